@@ -1,0 +1,147 @@
+//! The servers this node knows and the replicas that can be dialled.
+//!
+//! A snapshot that readers take without a lock; whoever changes the set swaps
+//! in a new one. Which replica a call goes to is decided in [`crate::balance`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use http::Uri;
+
+use crate::{
+    balance::Policy,
+    ids::{ReplicaId, ServerId},
+};
+
+/// A server and its replicas, immutable once published.
+#[derive(Debug)]
+pub struct Server {
+    /// The name clients use in the path.
+    pub id: ServerId,
+    /// Where it can be dialled; never empty.
+    pub replicas: Vec<Arc<Replica>>,
+    /// How a replica is chosen.
+    pub balance: Policy,
+    /// How long one request to it may take.
+    pub timeout: Duration,
+    /// Where the definition came from, for people: `config`, `--server`, `built-in`.
+    pub origin: &'static str,
+}
+
+/// One running copy of a server.
+#[derive(Debug)]
+pub struct Replica {
+    /// Stable across nodes.
+    pub id: ReplicaId,
+    /// The server it is a copy of.
+    pub server: ServerId,
+    /// How to reach it.
+    pub endpoint: Endpoint,
+    /// Share of the traffic under the `weighted` policy.
+    pub weight: u32,
+    in_flight: AtomicU32,
+}
+
+/// How a replica is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Streamable HTTP, or HTTP+SSE when probing finds that.
+    Http(Uri),
+    /// A local child process that speaks over its standard streams.
+    Stdio(StdioCommand),
+    /// The demo server inside this process.
+    Demo,
+}
+
+/// The command of a stdio server; from operator configuration only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StdioCommand {
+    /// The program and its arguments; never empty.
+    pub argv: Vec<String>,
+    /// Variables added to a minimal environment. Values may be secrets.
+    pub env: BTreeMap<String, String>,
+    /// Working directory, the node's own when absent.
+    pub directory: Option<String>,
+}
+
+impl Replica {
+    /// A replica nobody is calling yet.
+    #[must_use]
+    pub fn new(server: ServerId, endpoint: Endpoint, weight: u32) -> Self {
+        let address = endpoint.to_string();
+        Self {
+            id: ReplicaId::new(&server, &address),
+            server,
+            endpoint,
+            weight,
+            in_flight: AtomicU32::new(0),
+        }
+    }
+
+    /// Requests this node has in flight to the replica.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts one request until the guard is dropped, also when it is cancelled.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+}
+
+/// One counted request; dropping it ends the count.
+#[derive(Debug)]
+pub struct InFlight(Arc<Replica>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    /// The address for people and for [`ReplicaId`]; never the environment.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http(uri) => write!(f, "{uri}"),
+            Self::Stdio(command) => write!(f, "stdio:{}", command.argv.join(" ")),
+            Self::Demo => f.write_str("built-in"),
+        }
+    }
+}
+
+/// The servers known now, in configured order.
+#[derive(Debug, Default)]
+pub struct Servers {
+    snapshot: ArcSwap<Vec<Arc<Server>>>,
+}
+
+impl Servers {
+    /// Starts with `servers`, in the order lists are merged in.
+    #[must_use]
+    pub fn new(servers: Vec<Arc<Server>>) -> Self {
+        Self { snapshot: ArcSwap::from_pointee(servers) }
+    }
+
+    /// All servers, in configured order.
+    #[must_use]
+    pub fn all(&self) -> Arc<Vec<Arc<Server>>> {
+        self.snapshot.load_full()
+    }
+
+    /// The server of that name.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Arc<Server>> {
+        self.snapshot.load().iter().find(|server| server.id.as_str() == id).cloned()
+    }
+}
