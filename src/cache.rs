@@ -10,14 +10,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::ids::{Principal, ServerId};
-
-pub mod entry;
-pub mod freshness;
-pub mod key;
-pub mod refresh;
-
-pub use key::CacheKey;
+use crate::ids::ServerId;
 
 /// A decoded value that lives in L1.
 pub trait Cacheable: Send + Sync + Sized + 'static {
@@ -155,7 +148,3 @@ pub struct Subject {
     /// For `resources/read`: the resource; `None`: all.
     pub uri: Option<String>,
 }
-
-/// Placeholder so that the principal is part of this module's vocabulary.
-#[expect(dead_code, reason = "skeleton")]
-type Caller = Principal;

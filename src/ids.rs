@@ -49,7 +49,9 @@ impl TryFrom<&str> for ServerId {
         if valid {
             Ok(Self(name.into()))
         } else {
-            Err(BadServerId { name: name.to_owned() })
+            Err(BadServerId {
+                name: name.to_owned(),
+            })
         }
     }
 }
@@ -181,11 +183,13 @@ impl fmt::Debug for Principal {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            write!(text, "{byte:02x}").ok();
+            text
+        })
 }
 
 #[cfg(test)]
@@ -194,10 +198,28 @@ mod tests {
 
     #[test]
     fn server_names_are_checked() {
-        for good in ["demo", "a", "my-server", "my_server", "9lives", &"x".repeat(32)] {
+        for good in [
+            "demo",
+            "a",
+            "my-server",
+            "my_server",
+            "9lives",
+            &"x".repeat(32),
+        ] {
             assert_eq!(ServerId::try_from(good).expect("good name").as_str(), good);
         }
-        for bad in ["", "-a", "_a", "a_", "a__b", "a.b", "a b", "ä", "*", &"x".repeat(33)] {
+        for bad in [
+            "",
+            "-a",
+            "_a",
+            "a_",
+            "a__b",
+            "a.b",
+            "a b",
+            "ä",
+            "*",
+            &"x".repeat(33),
+        ] {
             assert!(ServerId::try_from(bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -1,1 +1,25 @@
+//! A node of mcp-fleet, the gateway cluster for the Model Context Protocol.
+//!
+//! In reading order: a request arrives in [`http`], is understood with
+//! [`mcp`], answered from [`lists`] (over [`cache`]) or relayed by [`relay`]
+//! to a replica chosen by [`balance`] and reached through [`upstream`].
+//! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
+//! the state that nodes share. [`gateway`] puts the parts together,
+//! [`lifecycle`] ends them in order.
 
+pub mod balance;
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod http;
+pub mod ids;
+pub mod lifecycle;
+pub mod lists;
+pub mod mcp;
+pub mod relay;
+pub mod servers;
+pub mod session;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;

@@ -130,7 +130,9 @@ impl Servers {
     /// Starts with `servers`, in the order lists are merged in.
     #[must_use]
     pub fn new(servers: Vec<Arc<Server>>) -> Self {
-        Self { snapshot: ArcSwap::from_pointee(servers) }
+        Self {
+            snapshot: ArcSwap::from_pointee(servers),
+        }
     }
 
     /// All servers, in configured order.
@@ -142,6 +144,10 @@ impl Servers {
     /// The server of that name.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<Server>> {
-        self.snapshot.load().iter().find(|server| server.id.as_str() == id).cloned()
+        self.snapshot
+            .load()
+            .iter()
+            .find(|server| server.id.as_str() == id)
+            .cloned()
     }
 }

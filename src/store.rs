@@ -1,6 +1,6 @@
 //! The shared state of the fleet: one interface, two implementations.
 //!
-//! [`memory`] serves a single node and dies with it; [`redis`] is shared by all
+//! `memory` serves a single node and dies with it; `redis` is shared by all
 //! nodes. One contract test-suite runs against both (`tests/it/store.rs`).
 //! Facts go through the store, traffic does not: nothing here is on the path
 //! of a tool call.
@@ -13,9 +13,6 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::broadcast;
-
-pub mod memory;
-pub mod redis;
 
 /// Milliseconds on the store's clock, which all nodes share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +33,7 @@ pub enum StoreError {
     Refused(String),
 }
 
-/// What a record is about; [`redis::keys`] alone turns it into a key.
+/// What a record is about; `redis::keys` alone turns it into a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RecordKey {
     /// The key material that seals tokens, shared by all nodes. Lives for ever.
@@ -195,7 +192,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn invalidate_entry(&self, key: &EntryKey) -> Result<(), StoreError>;
 
     /// Tries to take the lock that guards the refresh of `key`.
-    async fn lock(&self, key: &EntryKey, token: &str, ttl: Duration) -> Result<LockOutcome, StoreError>;
+    async fn lock(
+        &self,
+        key: &EntryKey,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<LockOutcome, StoreError>;
 
     /// Gives the lock back if `token` still holds it; `false` when it does not.
     async fn unlock(&self, key: &EntryKey, token: &str) -> Result<bool, StoreError>;
@@ -204,7 +206,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     async fn get(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError>;
 
     /// Writes a record. `None` as `ttl`: for ever (only [`RecordKey::Secret`]).
-    async fn put(&self, key: &RecordKey, value: Bytes, ttl: Option<Duration>) -> Result<(), StoreError>;
+    async fn put(
+        &self,
+        key: &RecordKey,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError>;
 
     /// Writes a record unless there is one; answers what is stored afterwards.
     async fn put_if_absent(

@@ -1,0 +1,1 @@
+//! The command line: arguments, and the commands that talk to a node.

@@ -1,0 +1,1 @@
+//! Configuration: parsed once, checked, plain typed structs.

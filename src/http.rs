@@ -1,0 +1,1 @@
+//! What clients reach over HTTP: the MCP endpoints, the plain REST ones, readiness.

@@ -1,0 +1,1 @@
+//! The lists of servers: fetched whole, cached, served in pages, merged.

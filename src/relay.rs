@@ -1,0 +1,1 @@
+//! Carries a call between a client and a server of any two eras.

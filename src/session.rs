@@ -1,0 +1,1 @@
+//! What legacy clients expect to be remembered, on any node.
