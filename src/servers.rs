@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use http::Uri;
 
 use crate::{
-    balance::Policy,
+    balance::{self, Candidate, Policy},
     ids::{ReplicaId, ServerId},
 };
 
@@ -33,6 +33,59 @@ pub struct Server {
     pub timeout: Duration,
     /// Where the definition came from, for people: `config`, `--server`, `built-in`.
     pub origin: &'static str,
+    turn: AtomicUsize,
+}
+
+impl Server {
+    /// A server nobody has called yet.
+    #[must_use]
+    pub fn new(
+        id: ServerId,
+        replicas: Vec<Arc<Replica>>,
+        balance: Policy,
+        timeout: Duration,
+        origin: &'static str,
+    ) -> Self {
+        Self {
+            id,
+            replicas,
+            balance,
+            timeout,
+            origin,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The replica the next request goes to, leaving out those already `tried`.
+    #[must_use]
+    pub fn pick(&self, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        if tried.is_empty() && self.replicas.len() == 1 {
+            return self.replicas.first().cloned();
+        }
+        let open: Vec<_> = self
+            .replicas
+            .iter()
+            .filter(|replica| !tried.contains(&replica.id))
+            .collect();
+        let candidates: Vec<_> = open
+            .iter()
+            .map(|replica| Candidate {
+                in_flight: replica.in_flight(),
+                weight: replica.weight,
+            })
+            .collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let choice = balance::pick(self.balance, &candidates, turn, &mut rand::rng())?;
+        Some(Arc::clone(open[choice]))
+    }
+
+    /// The replica of that id, if it is still there.
+    #[must_use]
+    pub fn replica(&self, id: &str) -> Option<&Arc<Replica>> {
+        self.replicas
+            .iter()
+            .find(|replica| replica.id.as_str() == id)
+    }
 }
 
 /// One running copy of a server.
