@@ -26,10 +26,11 @@ use crate::{
     servers::{InFlight, Replica, Server},
     store::Store,
     telemetry::metrics::Metrics,
-    upstream::{ClientSession, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams},
+    upstream::{ClientSession, Description, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams},
 };
 
 mod ask;
+pub(crate) mod event_log;
 pub mod legacy;
 mod mailbox;
 pub mod modern;
@@ -38,7 +39,7 @@ mod park;
 pub(crate) use mailbox::Mailboxes;
 
 /// Bounds on calls.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// A call is over after this time, however much progress it reports.
     pub max_duration: Duration,
@@ -52,6 +53,8 @@ pub struct Settings {
     pub max_events: u32,
     /// How long they are kept.
     pub events_ttl: Duration,
+    /// Who answers for a server that does not say who it is.
+    pub server_info: Box<Raw>,
 }
 
 /// One request on its way to a server, whatever the client speaks.
@@ -97,7 +100,7 @@ pub enum RelayError {
         server: ServerId,
     },
     /// The caller's fault, or something to tell it in the protocol's terms.
-    #[error("{}", .0.message)]
+    #[error(transparent)]
     Rpc(RpcError),
     /// Needs another node or the store, which cannot be asked now.
     #[error("the node that holds this call cannot be reached now")]
@@ -120,6 +123,18 @@ pub struct Relay {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) running: legacy::Running,
     parked: Arc<tokio::sync::Semaphore>,
+}
+
+impl RelayError {
+    /// The error in the protocol's terms, without our internals.
+    #[must_use]
+    pub fn to_rpc(&self) -> RpcError {
+        match self {
+            Self::Rpc(error) => error.clone(),
+            Self::Upstream { server, source } => RpcError::internal(format!("server {server}: {source}")),
+            Self::NoReplica { .. } | Self::Unavailable | Self::TooManyParked => RpcError::internal(self.to_string()),
+        }
+    }
 }
 
 impl Relay {
@@ -183,9 +198,31 @@ impl Relay {
                 Event::Done(answer) => return Ok(answer),
                 // Nothing was declared, so a server that asks all the same gets no answer.
                 Event::Ask(ask) => {
-                    let refusal = Answer::error(RpcError::method_not_found(&ask.method));
+                    let refusal = Answer::error(&RpcError::method_not_found(&ask.method));
                     begun.answer(&ask.key, &refusal).await?;
                 }
+            }
+        }
+    }
+
+    /// What the server says of itself and which era it speaks, as one of its
+    /// replicas told lately.
+    pub(crate) async fn describe(
+        &self,
+        server: &Arc<Server>,
+        deadline: Instant,
+    ) -> Result<Arc<Description>, RelayError> {
+        let mut tried = Vec::new();
+        loop {
+            let Some(replica) = server.pick(&tried) else {
+                return Err(RelayError::NoReplica { server: server.id.clone() });
+            };
+            match self.upstreams.describe(&replica, deadline).await {
+                Ok(description) => return Ok(description),
+                Err(source) if tried.len() + 1 == server.replicas.len() => {
+                    return Err(RelayError::Upstream { server: server.id.clone(), source });
+                }
+                Err(_) => tried.push(replica.id.clone()),
             }
         }
     }
@@ -248,11 +285,8 @@ pub(crate) struct Begun {
 impl Begun {
     /// What the replica says next, at the latest at `deadline`. Cancel safe.
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, RelayError> {
-        match tokio::time::timeout_at(deadline, self.exchange.next()).await {
-            Ok(Ok(event)) => Ok(event),
-            Ok(Err(source)) => Err(self.failed(source)),
-            Err(_elapsed) => Err(self.failed(UpstreamError::TimedOut)),
-        }
+        self.exchange.set_deadline(Some(deadline));
+        self.exchange.next().await.map_err(|source| self.failed(source))
     }
 
     /// Answers a question of the replica.
@@ -262,11 +296,6 @@ impl Begun {
         answer: &Answer,
     ) -> Result<(), RelayError> {
         self.exchange.answer(key, answer).await.map_err(|source| self.failed(source))
-    }
-
-    /// The version the replica speaks.
-    pub(crate) fn version(&self) -> crate::mcp::version::Version {
-        self.exchange.upstream_version()
     }
 
     fn failed(&self, source: UpstreamError) -> RelayError {

@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Begun, Call, Relay, RelayError, ask,
+    Begun, Call, Relay, RelayError,
     event_log::EventLog,
     mailbox::{Delivery, Letter, Mailbox},
 };
@@ -27,10 +27,11 @@ use crate::{
         capabilities::InputKind,
         envelope::LogLevel,
         error::RpcError,
-        json::{RawObject, raw_str},
+        json::{self, RawObject},
         message::{self, Answer, Message, RequestId},
         method,
-        shape::{self, InputRequired},
+        mrtr::{self, InputRequired},
+        shape,
     },
     session::Session,
     store::StoreError,
@@ -140,10 +141,10 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
     let relay_of_task = Arc::clone(relay);
     let key = Arc::clone(&session.key);
     relay.tasks.spawn_brief(async move {
-        let stopping = relay_of_task.tasks.stopping().clone();
+        let ending = relay_of_task.tasks.ending().clone();
         tokio::select! {
             () = cancelled.cancelled() => {}
-            () = stopping.cancelled() => {}
+            () = ending.cancelled() => {}
             () = carrier.run() => {}
         }
         relay_of_task.running.remove(&key, &request);
@@ -216,7 +217,7 @@ enum Next {
 
 impl Carrier {
     async fn run(mut self) {
-        let answer = self.carry().await.unwrap_or_else(|error| Answer::error(error.to_rpc()));
+        let answer = self.carry().await.unwrap_or_else(|error| Answer::error(&error.to_rpc()));
         let answer = self.shaped(answer);
         self.out.done(&self.id, answer).await;
     }
@@ -241,7 +242,7 @@ impl Carrier {
                         self.ask(&asked.method, asked.params.as_deref(), question).await;
                         deadline = Instant::now() + self.relay.settings.answer_timeout;
                     }
-                    Event::Done(answer) => match input_required(&answer) {
+                    Event::Done(answer) => match input_required(&answer)? {
                         Some(required) => {
                             self.begun = None;
                             if let Some(failed) = self.begin_round(required).await? {
@@ -329,17 +330,19 @@ impl Carrier {
             let message = "the server asks more questions than this gateway passes on";
             return Err(RelayError::Rpc(RpcError::internal(message)));
         }
-        for (_, method, params) in &required.requests {
-            let kind = InputKind::of(method, params.as_deref());
-            if !self.call.capabilities.allows(&kind) {
-                return Ok(Some(self.cannot_ask(method)));
+        for question in &required.questions {
+            let kind = InputKind::of(&question.method, question.params.as_deref());
+            if !self.call.capabilities.allows(kind) {
+                return Ok(Some(self.cannot_ask(&question.method)));
             }
         }
         self.questions.round = Some(Round { answers: BTreeMap::new(), state: required.state });
-        for (key, method, params) in required.requests {
-            let params = for_client(&method, params);
-            let question = Question::OfRound { key, method: method.clone() };
-            self.ask(&method, params.as_deref(), question).await;
+        for asked in required.questions {
+            let id = hex(&rand::random::<[u8; 8]>());
+            let for_client = |params| shape::question_for_legacy(&asked.method, params, self.session.version, &id);
+            let params = asked.params.as_deref().map(|params| for_client(params).into_owned());
+            let question = Question::OfRound { key: asked.key, method: asked.method.clone() };
+            self.ask(&asked.method, params.as_deref(), question).await;
         }
         Ok(None)
     }
@@ -349,9 +352,9 @@ impl Carrier {
         let text = format!("the server asks the client for {question}, which this client does not support");
         if self.call.method == method::TOOLS_CALL {
             let result = serde_json::json!({ "content": [{ "type": "text", "text": text }], "isError": true });
-            return Answer::Result(crate::mcp::json::raw(&result));
+            return Answer::Result(json::raw(&result));
         }
-        Answer::error(RpcError::invalid_request(&text))
+        Answer::error(&RpcError::invalid_request(text))
     }
 
     /// The client answered. Answers what the call ends with if it cannot go on.
@@ -369,7 +372,7 @@ impl Carrier {
                     Answer::Result(result) => result,
                     // A modern server only knows results; refusing has a word for elicitations.
                     Answer::Error(_) if method == method::ELICITATION_CREATE => {
-                        crate::mcp::json::raw(&serde_json::json!({ "action": "cancel" }))
+                        json::raw(&serde_json::json!({ "action": "cancel" }))
                     }
                     Answer::Error(_) => return Ok(Some(self.cannot_ask(&method))),
                 };
@@ -386,11 +389,8 @@ impl Carrier {
     async fn next_round(&mut self, call_ends: Instant) -> Result<Instant, RelayError> {
         let deadline = (Instant::now() + self.call.server.timeout).min(call_ends);
         if let Some(round) = self.questions.round.take() {
-            let mut answers = RawObject::new();
-            for (key, answer) in round.answers {
-                answers.set(key, answer);
-            }
-            let params = ask::with_answers(self.original.as_deref(), &answers.to_raw(), round.state.as_deref());
+            let answers = round.answers.iter().map(|(key, answer)| (key.as_str(), &**answer));
+            let params = mrtr::with_retry(self.original.as_deref(), answers, round.state.as_deref());
             self.call.params = Some(params);
         }
         self.begun = Some(self.relay.begin(&self.call, deadline).await?);
@@ -403,30 +403,19 @@ impl Carrier {
             Answer::Result(result) => {
                 Answer::Result(shape::result_for_legacy(&self.call.method, &result, version).into_owned())
             }
-            Answer::Error(error) => Answer::Error(shape::error_for_legacy(&error)),
+            Answer::Error(error) => {
+                Answer::Error(shape::error_for_legacy(&self.call.method, &error, version).into_owned())
+            }
         }
     }
 }
 
-fn input_required(answer: &Answer) -> Option<InputRequired> {
+fn input_required(answer: &Answer) -> Result<Option<InputRequired>, RelayError> {
     match answer {
-        Answer::Result(result) => shape::is_input_required(result),
-        Answer::Error(_) => None,
+        Answer::Result(result) => InputRequired::parse(result)
+            .map_err(|error| RelayError::Rpc(RpcError::internal(format!("the server sent {error}")))),
+        Answer::Error(_) => Ok(None),
     }
-}
-
-/// A modern server's question in the terms of a legacy client.
-fn for_client(method: &str, params: Option<Box<Raw>>) -> Option<Box<Raw>> {
-    let params = params?;
-    if let Ok(mut object) = RawObject::parse(&params) {
-        let is_url = method == method::ELICITATION_CREATE && object.get_str("mode").as_deref() == Some("url");
-        if is_url && object.get("elicitationId").is_none() {
-            // 2025-11-25 wants an id; nobody will refer to it.
-            object.set("elicitationId", raw_str(&hex(&rand::random::<[u8; 8]>())));
-            return Some(object.to_raw());
-        }
-    }
-    Some(params)
 }
 
 fn is_progress(bytes: &[u8]) -> bool {

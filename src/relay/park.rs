@@ -32,7 +32,10 @@ use crate::{
     ids::hex,
     mcp::{
         Raw,
-        error::RpcError, message::Answer, shape,
+        error::RpcError,
+        message::Answer,
+        mrtr::{InputRequired, Question},
+        shape,
     },
     upstream::{Ask, Event},
 };
@@ -96,11 +99,11 @@ struct Holder {
 
 impl Holder {
     async fn hold(mut self) {
-        let stopping = self.relay.tasks.stopping().clone();
+        let ending = self.relay.tasks.ending().clone();
         let mut give_up = self.deadline();
         loop {
             let ended = tokio::select! {
-                () = stopping.cancelled() => true,
+                () = ending.cancelled() => true,
                 () = tokio::time::sleep_until(give_up) => true,
                 letter = self.mailbox.next() => self.received(letter).await,
                 event = self.begun.next(self.call_ends) => self.happened(event).await,
@@ -146,7 +149,7 @@ impl Holder {
             let Some(index) = self.questions.iter().position(|(asked, _)| *asked == key) else { continue };
             let (_, ask) = self.questions.swap_remove(index);
             if let Err(error) = self.begun.answer(&ask.key, &Answer::Result(answer)).await {
-                return self.finish(Answer::error(internal(&error))).await;
+                return self.finish(Answer::error(&internal(&error))).await;
             }
         }
         for message in std::mem::take(&mut self.kept) {
@@ -179,7 +182,7 @@ impl Holder {
                 false
             }
             Ok(Event::Done(answer)) => self.finish(answer).await,
-            Err(error) => self.finish(Answer::error(internal(&error))).await,
+            Err(error) => self.finish(Answer::error(&internal(&error))).await,
         }
     }
 
@@ -191,7 +194,7 @@ impl Holder {
             *key = question_key(round, index);
         }
         let answer = if round >= self.relay.settings.max_rounds {
-            Answer::error(RpcError::internal("the server asks more questions than this gateway passes on"))
+            Answer::error(&RpcError::internal("the server asks more questions than this gateway passes on"))
         } else {
             self.input_required()
         };
@@ -236,19 +239,24 @@ impl Holder {
     }
 
     fn input_required(&self) -> Answer {
-        let requests = self.questions.iter().map(|(key, ask)| (key.as_str(), &*ask.method, ask.params.as_deref()));
+        let questions = self.questions.iter().map(|(key, ask)| Question {
+            key: key.clone(),
+            method: ask.method.clone(),
+            params: ask.params.as_deref().map(|params| shape::question_for_modern(&ask.method, params).into_owned()),
+        });
         let state = State::Parked {
             mailbox: self.address.to_string(),
             round: self.round,
             digest: self.digest.clone(),
         };
         let state = state.seal(&self.relay.sealer, &self.call.principal);
-        Answer::Result(shape::input_required(requests, Some(&state)))
+        let required = InputRequired { questions: questions.collect(), state: Some(state) };
+        Answer::Result(required.to_raw())
     }
 }
 
 fn internal(error: &RelayError) -> RpcError {
-    RpcError::internal(&format!("the call failed after its question was answered: {error}"))
+    RpcError::internal(format!("the call failed after its question was answered: {error}"))
 }
 
 /// A parked call that was claimed: what it still says.

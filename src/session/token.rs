@@ -46,7 +46,7 @@ impl Token {
         let capabilities = if capabilities.get().len() <= MAX_CAPABILITIES {
             capabilities.to_owned()
         } else {
-            hello.capabilities.known_only()
+            hello.capabilities.for_legacy(hello.version)
         };
         Self {
             random: rand::random(),
