@@ -14,6 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::Uri;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     balance::{self, Candidate, Policy},
@@ -77,6 +78,21 @@ impl Server {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let choice = balance::pick(self.balance, &candidates, turn, &mut rand::rng())?;
         Some(Arc::clone(open[choice]))
+    }
+
+    /// The replica a client session lives on, leaving out those already
+    /// `tried`: the same on every node (rendezvous hashing, Thaler and
+    /// Ravishankar, "A Name-Based Mapping Scheme for Rendezvous").
+    #[must_use]
+    pub fn home_of(&self, session: &str, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        let open = self.replicas.iter().filter(|replica| !tried.contains(&replica.id));
+        let score = |replica: &&Arc<Replica>| {
+            let mut hash = Sha256::new();
+            hash.update(session);
+            hash.update(replica.id.as_str());
+            <[u8; 32]>::from(hash.finalize())
+        };
+        open.max_by_key(score).cloned()
     }
 
     /// The replica of that id, if it is still there.
