@@ -26,7 +26,9 @@ use crate::{
     servers::{InFlight, Replica, Server},
     store::Store,
     telemetry::metrics::Metrics,
-    upstream::{ClientSession, Description, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams},
+    upstream::{
+        ClientSession, Description, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams,
+    },
 };
 
 mod ask;
@@ -131,8 +133,12 @@ impl RelayError {
     pub fn to_rpc(&self) -> RpcError {
         match self {
             Self::Rpc(error) => error.clone(),
-            Self::Upstream { server, source } => RpcError::internal(format!("server {server}: {source}")),
-            Self::NoReplica { .. } | Self::Unavailable | Self::TooManyParked => RpcError::internal(self.to_string()),
+            Self::Upstream { server, source } => {
+                RpcError::internal(format!("server {server}: {source}"))
+            }
+            Self::NoReplica { .. } | Self::Unavailable | Self::TooManyParked => {
+                RpcError::internal(self.to_string())
+            }
         }
     }
 }
@@ -215,12 +221,17 @@ impl Relay {
         let mut tried = Vec::new();
         loop {
             let Some(replica) = server.pick(&tried) else {
-                return Err(RelayError::NoReplica { server: server.id.clone() });
+                return Err(RelayError::NoReplica {
+                    server: server.id.clone(),
+                });
             };
             match self.upstreams.describe(&replica, deadline).await {
                 Ok(description) => return Ok(description),
                 Err(source) if tried.len() + 1 == server.replicas.len() => {
-                    return Err(RelayError::Upstream { server: server.id.clone(), source });
+                    return Err(RelayError::Upstream {
+                        server: server.id.clone(),
+                        source,
+                    });
                 }
                 Err(_) => tried.push(replica.id.clone()),
             }
@@ -229,7 +240,11 @@ impl Relay {
 
     /// Sends the call to a replica: to another one when the first certainly
     /// did not run it.
-    pub(crate) async fn begin(self: &Arc<Self>, call: &Call, deadline: Instant) -> Result<Begun, RelayError> {
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Begun, RelayError> {
         let server = &call.server;
         let mut tried: Vec<ReplicaId> = Vec::new();
         let mut last = None;
@@ -244,17 +259,33 @@ impl Relay {
                 trace: call.trace.clone(),
                 headers: call.headers.clone(),
             };
-            let session = call.session.clone().map_or(SessionUse::Pooled, SessionUse::Dedicated);
-            match self.upstreams.call(&replica, outgoing, session, deadline).await {
+            let session = call
+                .session
+                .clone()
+                .map_or(SessionUse::Pooled, SessionUse::Dedicated);
+            match self
+                .upstreams
+                .call(&replica, outgoing, session, deadline)
+                .await
+            {
                 Ok(exchange) => {
-                    return Ok(Begun { exchange, server: server.id.clone(), _in_flight: in_flight });
+                    return Ok(Begun {
+                        exchange,
+                        server: server.id.clone(),
+                        _in_flight: in_flight,
+                    });
                 }
                 Err(error) if error.is_safe_to_retry() => {
                     tracing::info!(%replica.id, error = &error as &dyn std::error::Error, "a replica did not take a call");
                     tried.push(replica.id.clone());
                     last = Some(error);
                 }
-                Err(source) => return Err(RelayError::Upstream { server: server.id.clone(), source }),
+                Err(source) => {
+                    return Err(RelayError::Upstream {
+                        server: server.id.clone(),
+                        source,
+                    });
+                }
             }
         }
         let server = server.id.clone();
@@ -267,7 +298,11 @@ impl Relay {
 
 /// The replica for a call. A client session stays with one replica, which all
 /// nodes compute alike (rendezvous hashing), unless that one did not answer.
-fn choose(server: &Server, session: Option<&ClientSession>, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+fn choose(
+    server: &Server,
+    session: Option<&ClientSession>,
+    tried: &[ReplicaId],
+) -> Option<Arc<Replica>> {
     match session {
         Some(session) => server.home_of(&session.key, tried),
         None => server.pick(tried),
@@ -286,7 +321,10 @@ impl Begun {
     /// What the replica says next, at the latest at `deadline`. Cancel safe.
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, RelayError> {
         self.exchange.set_deadline(Some(deadline));
-        self.exchange.next().await.map_err(|source| self.failed(source))
+        self.exchange
+            .next()
+            .await
+            .map_err(|source| self.failed(source))
     }
 
     /// Answers a question of the replica.
@@ -295,10 +333,16 @@ impl Begun {
         key: &crate::mcp::message::RequestId,
         answer: &Answer,
     ) -> Result<(), RelayError> {
-        self.exchange.answer(key, answer).await.map_err(|source| self.failed(source))
+        self.exchange
+            .answer(key, answer)
+            .await
+            .map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: UpstreamError) -> RelayError {
-        RelayError::Upstream { server: self.server.clone(), source }
+        RelayError::Upstream {
+            server: self.server.clone(),
+            source,
+        }
     }
 }

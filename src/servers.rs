@@ -85,7 +85,10 @@ impl Server {
     /// Ravishankar, "A Name-Based Mapping Scheme for Rendezvous").
     #[must_use]
     pub fn home_of(&self, session: &str, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
-        let open = self.replicas.iter().filter(|replica| !tried.contains(&replica.id));
+        let open = self
+            .replicas
+            .iter()
+            .filter(|replica| !tried.contains(&replica.id));
         let score = |replica: &&Arc<Replica>| {
             let mut hash = Sha256::new();
             hash.update(session);

@@ -47,8 +47,11 @@ impl State {
         principal: &Principal,
         call_digest: &str,
     ) -> Result<Self, RpcError> {
-        let refused = || RpcError::invalid_params("requestState is not one that this server gave to you");
-        let bytes = sealer.open(Purpose::RequestState, principal, state).map_err(|_| refused())?;
+        let refused =
+            || RpcError::invalid_params("requestState is not one that this server gave to you");
+        let bytes = sealer
+            .open(Purpose::RequestState, principal, state)
+            .map_err(|_| refused())?;
         let state: Self = rmp_serde::from_slice(&bytes).map_err(|_| refused())?;
         let (Self::Parked { digest, .. } | Self::SendAgain { digest }) = &state;
         if digest != call_digest {

@@ -92,7 +92,10 @@ impl Running {
 
     fn add(&self, session: &Arc<str>, request: String) -> CancellationToken {
         let token = CancellationToken::new();
-        self.map().entry(Arc::clone(session)).or_default().insert(request, token.clone());
+        self.map()
+            .entry(Arc::clone(session))
+            .or_default()
+            .insert(request, token.clone());
         token
     }
 
@@ -124,7 +127,11 @@ impl Running {
 /// Starts a call on behalf of a legacy client.
 pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: Call) -> Flow {
     let (items, received) = mpsc::channel(BACKLOG);
-    let log = Arc::new(EventLog::new(&session.key, Arc::clone(&relay.store), &relay.settings));
+    let log = Arc::new(EventLog::new(
+        &session.key,
+        Arc::clone(&relay.store),
+        &relay.settings,
+    ));
     let request = id.as_raw().get().to_owned();
     let cancelled = relay.running.add(&session.key, request.clone());
     let carrier = Carrier {
@@ -134,7 +141,10 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         original: call.params.clone(),
         call,
         begun: None,
-        out: Out { items, log: Arc::clone(&log) },
+        out: Out {
+            items,
+            log: Arc::clone(&log),
+        },
         questions: Questions::default(),
         rounds: 0,
     };
@@ -149,7 +159,10 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         }
         relay_of_task.running.remove(&key, &request);
     });
-    Flow { items: received, log }
+    Flow {
+        items: received,
+        log,
+    }
 }
 
 /// Where the client's items go.
@@ -167,7 +180,11 @@ impl Out {
 
     async fn done(&self, id: &RequestId, answer: Answer) {
         let id = match self.log.was_opened() {
-            true => self.log.append(&message::response_bytes(id, &answer), true).await,
+            true => {
+                self.log
+                    .append(&message::response_bytes(id, &answer), true)
+                    .await
+            }
             false => None,
         };
         self.items.send(Item::Done { id, answer }).await.ok();
@@ -217,7 +234,10 @@ enum Next {
 
 impl Carrier {
     async fn run(mut self) {
-        let answer = self.carry().await.unwrap_or_else(|error| Answer::error(&error.to_rpc()));
+        let answer = self
+            .carry()
+            .await
+            .unwrap_or_else(|error| Answer::error(&error.to_rpc()));
         let answer = self.shaped(answer);
         self.out.done(&self.id, answer).await;
     }
@@ -225,7 +245,11 @@ impl Carrier {
     async fn carry(&mut self) -> Result<Answer, RelayError> {
         let call_ends = Instant::now() + self.relay.settings.max_duration;
         let mut deadline = Instant::now() + self.call.server.timeout;
-        self.begun = Some(self.relay.begin(&self.call, deadline.min(call_ends)).await?);
+        self.begun = Some(
+            self.relay
+                .begin(&self.call, deadline.min(call_ends))
+                .await?,
+        );
         loop {
             match self.next(deadline.min(call_ends)).await? {
                 Next::Event(event) => match event? {
@@ -239,7 +263,8 @@ impl Carrier {
                     }
                     Event::Ask(asked) => {
                         let question = Question::OfExchange(asked.key);
-                        self.ask(&asked.method, asked.params.as_deref(), question).await;
+                        self.ask(&asked.method, asked.params.as_deref(), question)
+                            .await;
                         deadline = Instant::now() + self.relay.settings.answer_timeout;
                     }
                     Event::Done(answer) => match input_required(&answer)? {
@@ -278,7 +303,9 @@ impl Carrier {
                 Some(begun) => begun.next(deadline).await,
                 None => {
                     tokio::time::sleep_until(deadline).await;
-                    Err(RelayError::Rpc(RpcError::internal("the client did not answer the server's question in time")))
+                    Err(RelayError::Rpc(RpcError::internal(
+                        "the client did not answer the server's question in time",
+                    )))
                 }
             }
         };
@@ -293,11 +320,15 @@ impl Carrier {
 
     /// Whether a notification goes out on this call's stream.
     fn wants(&self, bytes: &[u8]) -> bool {
-        let Ok(Message::Notification(notification)) = message::parse_message(bytes) else { return false };
+        let Ok(Message::Notification(notification)) = message::parse_message(bytes) else {
+            return false;
+        };
         match &*notification.method {
             method::PROGRESS => self.call.progress_token.is_some(),
             method::LOG_MESSAGE => {
-                let params = notification.params.and_then(|params| RawObject::parse(params).ok());
+                let params = notification
+                    .params
+                    .and_then(|params| RawObject::parse(params).ok());
                 let level = params.and_then(|params| LogLevel::parse(&params.get_str("level")?));
                 let least = self.session.log_level();
                 least.is_none_or(|least| level.is_none_or(|level| level >= least))
@@ -336,12 +367,23 @@ impl Carrier {
                 return Ok(Some(self.cannot_ask(&question.method)));
             }
         }
-        self.questions.round = Some(Round { answers: BTreeMap::new(), state: required.state });
+        self.questions.round = Some(Round {
+            answers: BTreeMap::new(),
+            state: required.state,
+        });
         for asked in required.questions {
             let id = hex(&rand::random::<[u8; 8]>());
-            let for_client = |params| shape::question_for_legacy(&asked.method, params, self.session.version, &id);
-            let params = asked.params.as_deref().map(|params| for_client(params).into_owned());
-            let question = Question::OfRound { key: asked.key, method: asked.method.clone() };
+            let for_client = |params| {
+                shape::question_for_legacy(&asked.method, params, self.session.version, &id)
+            };
+            let params = asked
+                .params
+                .as_deref()
+                .map(|params| for_client(params).into_owned());
+            let question = Question::OfRound {
+                key: asked.key,
+                method: asked.method.clone(),
+            };
             self.ask(&asked.method, params.as_deref(), question).await;
         }
         Ok(None)
@@ -349,7 +391,9 @@ impl Carrier {
 
     /// What a call ends with whose question this client never agreed to.
     fn cannot_ask(&self, question: &str) -> Answer {
-        let text = format!("the server asks the client for {question}, which this client does not support");
+        let text = format!(
+            "the server asks the client for {question}, which this client does not support"
+        );
         if self.call.method == method::TOOLS_CALL {
             let result = serde_json::json!({ "content": [{ "type": "text", "text": text }], "isError": true });
             return Answer::Result(json::raw(&result));
@@ -389,8 +433,12 @@ impl Carrier {
     async fn next_round(&mut self, call_ends: Instant) -> Result<Instant, RelayError> {
         let deadline = (Instant::now() + self.call.server.timeout).min(call_ends);
         if let Some(round) = self.questions.round.take() {
-            let answers = round.answers.iter().map(|(key, answer)| (key.as_str(), &**answer));
-            let params = mrtr::with_retry(self.original.as_deref(), answers, round.state.as_deref());
+            let answers = round
+                .answers
+                .iter()
+                .map(|(key, answer)| (key.as_str(), &**answer));
+            let params =
+                mrtr::with_retry(self.original.as_deref(), answers, round.state.as_deref());
             self.call.params = Some(params);
         }
         self.begun = Some(self.relay.begin(&self.call, deadline).await?);
@@ -400,20 +448,21 @@ impl Carrier {
     fn shaped(&self, answer: Answer) -> Answer {
         let version = self.session.version;
         match answer {
-            Answer::Result(result) => {
-                Answer::Result(shape::result_for_legacy(&self.call.method, &result, version).into_owned())
-            }
-            Answer::Error(error) => {
-                Answer::Error(shape::error_for_legacy(&self.call.method, &error, version).into_owned())
-            }
+            Answer::Result(result) => Answer::Result(
+                shape::result_for_legacy(&self.call.method, &result, version).into_owned(),
+            ),
+            Answer::Error(error) => Answer::Error(
+                shape::error_for_legacy(&self.call.method, &error, version).into_owned(),
+            ),
         }
     }
 }
 
 fn input_required(answer: &Answer) -> Result<Option<InputRequired>, RelayError> {
     match answer {
-        Answer::Result(result) => InputRequired::parse(result)
-            .map_err(|error| RelayError::Rpc(RpcError::internal(format!("the server sent {error}")))),
+        Answer::Result(result) => InputRequired::parse(result).map_err(|error| {
+            RelayError::Rpc(RpcError::internal(format!("the server sent {error}")))
+        }),
         Answer::Error(_) => Ok(None),
     }
 }
@@ -433,11 +482,23 @@ impl Relay {
     ///
     /// # Errors
     /// When the asker is on another node and the store cannot be asked.
-    pub async fn deliver_answer(&self, session: &Session, id: &RequestId, answer: Answer) -> Result<(), StoreError> {
-        let Ok(id) = serde_json::from_str::<String>(id.as_raw().get()) else { return Ok(()) };
-        let Some((call, question)) = id.split_once('.') else { return Ok(()) };
+    pub async fn deliver_answer(
+        &self,
+        session: &Session,
+        id: &RequestId,
+        answer: Answer,
+    ) -> Result<(), StoreError> {
+        let Ok(id) = serde_json::from_str::<String>(id.as_raw().get()) else {
+            return Ok(());
+        };
+        let Some((call, question)) = id.split_once('.') else {
+            return Ok(());
+        };
         let address = mailbox_address(&session.key, call);
-        let letter = Letter::Answered { key: question.to_owned(), answer };
+        let letter = Letter::Answered {
+            key: question.to_owned(),
+            answer,
+        };
         if self.mailboxes.send(&address, letter).await? == Delivery::NobodyThere {
             tracing::debug!("an answer came that nobody waits for");
         }

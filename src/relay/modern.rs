@@ -73,9 +73,11 @@ impl Flow {
         let described = relay.describe(&call.server, deadline).await?;
         let era = described.version.era();
         let source = match Self::resume(relay, &call, era)? {
-            Resume::Claim { holder, round, answers } => {
-                Source::Claimed(park::claim(relay, holder, round, answers).await?)
-            }
+            Resume::Claim {
+                holder,
+                round,
+                answers,
+            } => Source::Claimed(park::claim(relay, holder, round, answers).await?),
             Resume::SendAgain(params) => {
                 call.params = params;
                 Source::Begun(relay.begin(&call, deadline).await?)
@@ -83,7 +85,10 @@ impl Flow {
             Resume::AsIs => Source::Begun(relay.begin(&call, deadline).await?),
         };
         let call_ends = now + relay.settings.max_duration;
-        let server_info = described.server_info.clone().unwrap_or_else(|| relay.settings.server_info.clone());
+        let server_info = described
+            .server_info
+            .clone()
+            .unwrap_or_else(|| relay.settings.server_info.clone());
         Ok(Self {
             relay: Arc::clone(relay),
             call,
@@ -103,16 +108,22 @@ impl Flow {
             return Ok(Resume::AsIs);
         }
         let params = call.params.as_deref();
-        let Some(retry) = Retry::from_params(params) else { return Ok(Resume::AsIs) };
+        let Some(retry) = Retry::from_params(params) else {
+            return Ok(Resume::AsIs);
+        };
         let Some(state) = retry.state else {
             // Answers without a state belong to no call of ours: a legacy server never sees them.
             return Ok(Resume::SendAgain(mrtr::without_retry(params)));
         };
         let digest = ask::digest(&call.server.id, &call.method, params);
-        match State::open(&state, &relay.sealer, &call.principal, &digest).map_err(RelayError::Rpc)? {
-            State::Parked { mailbox, round, .. } => {
-                Ok(Resume::Claim { holder: mailbox, round, answers: retry.responses })
-            }
+        match State::open(&state, &relay.sealer, &call.principal, &digest)
+            .map_err(RelayError::Rpc)?
+        {
+            State::Parked { mailbox, round, .. } => Ok(Resume::Claim {
+                holder: mailbox,
+                round,
+                answers: retry.responses,
+            }),
             State::SendAgain { .. } => Ok(Resume::SendAgain(mrtr::without_retry(params))),
         }
     }
@@ -124,7 +135,9 @@ impl Flow {
             let event = match &mut self.source {
                 Source::Begun(begun) => begun.next(deadline).await,
                 Source::Claimed(claimed) => claimed.next(deadline).await,
-                Source::Ended => return Item::Done(Answer::error(&RpcError::internal("the call is over"))),
+                Source::Ended => {
+                    return Item::Done(Answer::error(&RpcError::internal("the call is over")));
+                }
             };
             match event {
                 Ok(Event::Notification(message)) => {
@@ -135,13 +148,19 @@ impl Flow {
                 Ok(Event::Ask(asked)) => {
                     let answer = match std::mem::replace(&mut self.source, Source::Ended) {
                         Source::Begun(begun) => {
-                            let digest = ask::digest(&self.call.server.id, &self.call.method, self.call.params.as_deref());
+                            let digest = ask::digest(
+                                &self.call.server.id,
+                                &self.call.method,
+                                self.call.params.as_deref(),
+                            );
                             park::park(&self.relay, begun, &self.call, digest, asked).await
                         }
                         // A claimed call asks through its holder, which answers with Done.
                         Source::Claimed(_) | Source::Ended => Err(RelayError::Unavailable),
                     };
-                    return Item::Done(answer.unwrap_or_else(|error| Answer::error(&error.to_rpc())));
+                    return Item::Done(
+                        answer.unwrap_or_else(|error| Answer::error(&error.to_rpc())),
+                    );
                 }
                 Ok(Event::Done(answer)) => {
                     self.source = Source::Ended;
@@ -158,12 +177,18 @@ impl Flow {
     /// Whether a notification may go out on this request's stream. Progress
     /// that is reported also proves that the call is alive.
     fn wants(&mut self, message: &[u8]) -> bool {
-        let Ok(Message::Notification(notification)) = message::parse_message(message) else { return false };
-        let params = notification.params.and_then(|params| RawObject::parse(params).ok());
+        let Ok(Message::Notification(notification)) = message::parse_message(message) else {
+            return false;
+        };
+        let params = notification
+            .params
+            .and_then(|params| RawObject::parse(params).ok());
         match &*notification.method {
             method::PROGRESS => {
-                let progress = params.and_then(|params| params.get("progress")?.get().parse::<f64>().ok());
-                let grows = self.call.progress_token.is_some() && progress.is_some_and(|now| now > self.last_progress);
+                let progress =
+                    params.and_then(|params| params.get("progress")?.get().parse::<f64>().ok());
+                let grows = self.call.progress_token.is_some()
+                    && progress.is_some_and(|now| now > self.last_progress);
                 if let Some(progress) = progress.filter(|_| grows) {
                     self.last_progress = progress;
                     self.deadline = Instant::now() + self.call.server.timeout;
@@ -172,7 +197,9 @@ impl Flow {
             }
             method::LOG_MESSAGE => {
                 let level = params.and_then(|params| LogLevel::parse(&params.get_str("level")?));
-                self.call.log_level.is_some_and(|least| level.is_some_and(|level| level >= least))
+                self.call
+                    .log_level
+                    .is_some_and(|least| level.is_some_and(|level| level >= least))
             }
             // Changes travel on listen streams only, everything else has no place here.
             _ => false,
@@ -183,8 +210,11 @@ impl Flow {
     fn shaped(&self, answer: Answer) -> Answer {
         match answer {
             Answer::Result(result) => {
-                let context =
-                    ModernResult { method: &self.call.method, cache: None, server_info: &self.server_info };
+                let context = ModernResult {
+                    method: &self.call.method,
+                    cache: None,
+                    server_info: &self.server_info,
+                };
                 Answer::Result(shape::result_for_modern(&result, &context).into_owned())
             }
             Answer::Error(error) if self.era == Era::Modern => Answer::Error(error),
@@ -199,10 +229,17 @@ impl Flow {
     fn url_elicitation(&self, error: &Raw) -> Option<Answer> {
         let mut required = InputRequired::from_url_error(error)?;
         if !self.call.capabilities.allows(InputKind::ElicitUrl) {
-            return Some(Answer::error(&RpcError::missing_capability(&InputKind::ElicitUrl.required())));
+            return Some(Answer::error(&RpcError::missing_capability(
+                &InputKind::ElicitUrl.required(),
+            )));
         }
-        let digest = ask::digest(&self.call.server.id, &self.call.method, self.call.params.as_deref());
-        required.state = Some(State::SendAgain { digest }.seal(&self.relay.sealer, &self.call.principal));
+        let digest = ask::digest(
+            &self.call.server.id,
+            &self.call.method,
+            self.call.params.as_deref(),
+        );
+        required.state =
+            Some(State::SendAgain { digest }.seal(&self.relay.sealer, &self.call.principal));
         Some(Answer::Result(required.to_raw()))
     }
 }
@@ -213,5 +250,9 @@ enum Resume {
     /// The call again, with these parameters.
     SendAgain(Option<Box<Raw>>),
     /// A parked call.
-    Claim { holder: String, round: u32, answers: Vec<(String, Box<Raw>)> },
+    Claim {
+        holder: String,
+        round: u32,
+        answers: Vec<(String, Box<Raw>)>,
+    },
 }

@@ -53,7 +53,9 @@ pub(crate) async fn park(
     digest: String,
     ask: Ask,
 ) -> Result<Answer, RelayError> {
-    let permit = Arc::clone(&relay.parked).try_acquire_owned().map_err(|_| RelayError::TooManyParked)?;
+    let permit = Arc::clone(&relay.parked)
+        .try_acquire_owned()
+        .map_err(|_| RelayError::TooManyParked)?;
     let address: Arc<str> = format!("call-{}", hex(&rand::random::<[u8; 16]>())).into();
     let mut holder = Holder {
         mailbox: relay.mailboxes.open(Arc::clone(&address)).await,
@@ -119,15 +121,22 @@ impl Holder {
     /// While parked: until the client has to have answered. While claimed:
     /// until the server has to have said something.
     fn deadline(&self) -> Instant {
-        let patience =
-            if self.claimer.is_some() { self.call.server.timeout } else { self.relay.settings.answer_timeout };
+        let patience = if self.claimer.is_some() {
+            self.call.server.timeout
+        } else {
+            self.relay.settings.answer_timeout
+        };
         (Instant::now() + patience).min(self.call_ends)
     }
 
     /// `true` when the call is over.
     async fn received(&mut self, letter: Letter) -> bool {
         match letter {
-            Letter::Claim { round, answers, reply_to } => self.claimed(round, answers, reply_to).await,
+            Letter::Claim {
+                round,
+                answers,
+                reply_to,
+            } => self.claimed(round, answers, reply_to).await,
             Letter::Abandoned => true,
             Letter::Answered { .. }
             | Letter::Accepted
@@ -137,7 +146,12 @@ impl Holder {
         }
     }
 
-    async fn claimed(&mut self, round: u32, answers: Vec<(String, Box<Raw>)>, reply_to: String) -> bool {
+    async fn claimed(
+        &mut self,
+        round: u32,
+        answers: Vec<(String, Box<Raw>)>,
+        reply_to: String,
+    ) -> bool {
         if round != self.round || self.claimer.is_some() {
             self.relay.tell(&reply_to, Letter::Refused).await;
             return false;
@@ -146,7 +160,9 @@ impl Holder {
         self.claimer = Some(reply_to);
         for (key, answer) in answers {
             // Answers to what was not asked are ignored.
-            let Some(index) = self.questions.iter().position(|(asked, _)| *asked == key) else { continue };
+            let Some(index) = self.questions.iter().position(|(asked, _)| *asked == key) else {
+                continue;
+            };
             let (_, ask) = self.questions.swap_remove(index);
             if let Err(error) = self.begun.answer(&ask.key, &Answer::Result(answer)).await {
                 return self.finish(Answer::error(&internal(&error))).await;
@@ -175,7 +191,8 @@ impl Holder {
                 false
             }
             Ok(Event::Ask(ask)) => {
-                self.questions.push((question_key(self.round, self.questions.len()), ask));
+                self.questions
+                    .push((question_key(self.round, self.questions.len()), ask));
                 if self.claimer.is_some() {
                     self.ask_client().await;
                 }
@@ -194,7 +211,9 @@ impl Holder {
             *key = question_key(round, index);
         }
         let answer = if round >= self.relay.settings.max_rounds {
-            Answer::error(&RpcError::internal("the server asks more questions than this gateway passes on"))
+            Answer::error(&RpcError::internal(
+                "the server asks more questions than this gateway passes on",
+            ))
         } else {
             self.input_required()
         };
@@ -212,7 +231,9 @@ impl Holder {
                 letter = self.mailbox.next() => letter,
             };
             match letter {
-                Letter::Claim { round, reply_to, .. } if round == self.round => {
+                Letter::Claim {
+                    round, reply_to, ..
+                } if round == self.round => {
                     self.relay.tell(&reply_to, Letter::Accepted).await;
                     self.claimer = Some(reply_to);
                     for message in std::mem::take(&mut self.kept) {
@@ -242,7 +263,10 @@ impl Holder {
         let questions = self.questions.iter().map(|(key, ask)| Question {
             key: key.clone(),
             method: ask.method.clone(),
-            params: ask.params.as_deref().map(|params| shape::question_for_modern(&ask.method, params).into_owned()),
+            params: ask
+                .params
+                .as_deref()
+                .map(|params| shape::question_for_modern(&ask.method, params).into_owned()),
         });
         let state = State::Parked {
             mailbox: self.address.to_string(),
@@ -250,13 +274,18 @@ impl Holder {
             digest: self.digest.clone(),
         };
         let state = state.seal(&self.relay.sealer, &self.call.principal);
-        let required = InputRequired { questions: questions.collect(), state: Some(state) };
+        let required = InputRequired {
+            questions: questions.collect(),
+            state: Some(state),
+        };
         Answer::Result(required.to_raw())
     }
 }
 
 fn internal(error: &RelayError) -> RpcError {
-    RpcError::internal(format!("the call failed after its question was answered: {error}"))
+    RpcError::internal(format!(
+        "the call failed after its question was answered: {error}"
+    ))
 }
 
 /// A parked call that was claimed: what it still says.
@@ -275,10 +304,16 @@ pub(crate) async fn claim(
     round: u32,
     answers: Vec<(String, Box<Raw>)>,
 ) -> Result<Claimed, RelayError> {
-    let gone = || RpcError::invalid_params("requestState has expired or was used before: send the call anew");
+    let gone = || {
+        RpcError::invalid_params("requestState has expired or was used before: send the call anew")
+    };
     let address: Arc<str> = format!("claim-{}", hex(&rand::random::<[u8; 16]>())).into();
     let mut mailbox = relay.mailboxes.open(Arc::clone(&address)).await;
-    let letter = Letter::Claim { round, answers, reply_to: address.to_string() };
+    let letter = Letter::Claim {
+        round,
+        answers,
+        reply_to: address.to_string(),
+    };
     match relay.mailboxes.send(&holder, letter).await {
         Ok(Delivery::Delivered) => {}
         Ok(Delivery::NobodyThere) => return Err(RelayError::Rpc(gone())),
@@ -288,7 +323,12 @@ pub(crate) async fn claim(
         }
     }
     match tokio::time::timeout(CLAIM_TIMEOUT, mailbox.next()).await {
-        Ok(Letter::Accepted) => Ok(Claimed { mailbox, holder, relay: Arc::clone(relay), done: false }),
+        Ok(Letter::Accepted) => Ok(Claimed {
+            mailbox,
+            holder,
+            relay: Arc::clone(relay),
+            done: false,
+        }),
         Ok(_) => Err(RelayError::Rpc(gone())),
         Err(_elapsed) => {
             let lost = "the node that held this call is gone, and the call may have run: check before sending it anew";
@@ -302,7 +342,9 @@ impl Claimed {
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, RelayError> {
         loop {
             let Ok(letter) = tokio::time::timeout_at(deadline, self.mailbox.next()).await else {
-                return Err(RelayError::Rpc(RpcError::internal("the server did not go on in time")));
+                return Err(RelayError::Rpc(RpcError::internal(
+                    "the server did not go on in time",
+                )));
             };
             match letter {
                 Letter::Notification(message) => return Ok(Event::Notification(message)),
@@ -325,7 +367,9 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         if !self.done {
             let (relay, holder) = (Arc::clone(&self.relay), std::mem::take(&mut self.holder));
-            self.relay.tasks.spawn_brief(async move { relay.tell(&holder, Letter::Abandoned).await });
+            self.relay
+                .tasks
+                .spawn_brief(async move { relay.tell(&holder, Letter::Abandoned).await });
         }
     }
 }

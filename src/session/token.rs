@@ -53,7 +53,9 @@ impl Token {
             endpoint: hello.endpoint,
             version: hello.version.as_str().to_owned(),
             capabilities,
-            client_info: hello.client_info.filter(|info| info.get().len() <= MAX_CLIENT_INFO),
+            client_info: hello
+                .client_info
+                .filter(|info| info.get().len() <= MAX_CLIENT_INFO),
             issued: unix_seconds(),
         }
     }
@@ -95,7 +97,10 @@ impl Token {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bound of hours, for which nodes' clocks agree well enough")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bound of hours, for which nodes' clocks agree well enough"
+)]
 fn unix_seconds() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())
