@@ -1,1 +1,3 @@
+//! The `mcp-fleet` program.
+
 fn main() {}

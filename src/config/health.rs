@@ -1,0 +1,27 @@
+//! `[health]`: probes of replicas. Accepted and checked; nothing probes yet.
+
+use std::{num::NonZeroU32, time::Duration};
+
+/// Probes of replicas.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// Time between probes of one replica, fleet-wide. Default 30 s.
+    pub interval: Duration,
+    /// Longest wait for a probe's answer; at most `interval`. Default 5 s.
+    pub timeout: Duration,
+    /// Failed probes in a row until a replica counts as unhealthy. Default 3.
+    pub unhealthy_after: NonZeroU32,
+    /// Passed probes in a row until it counts as healthy again. Default 2.
+    pub healthy_after: NonZeroU32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            unhealthy_after: NonZeroU32::MIN.saturating_add(2),
+            healthy_after: NonZeroU32::MIN.saturating_add(1),
+        }
+    }
+}
