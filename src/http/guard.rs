@@ -7,7 +7,7 @@
 //! site, which is what is checked here, for every request of every protocol
 //! era. This is not authentication: whoever is no browser sends what they like.
 
-use std::{net::IpAddr, net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -22,8 +22,9 @@ use http::{
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
         ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HOST, ORIGIN, VARY,
     },
-    uri::Authority,
 };
+
+use crate::config::Node;
 
 /// Request headers a page of an allowed origin may send, beside `mcp-param-*`.
 const ALLOWED_REQUEST_HEADERS: [&str; 11] = [
@@ -44,19 +45,10 @@ const ALLOWED_REQUEST_HEADERS: [&str; 11] = [
 const EXPOSED_RESPONSE_HEADERS: &str =
     "mcp-session-id, www-authenticate, retry-after, x-mcp-fleet-node, x-mcp-fleet-cache";
 
-/// The rules of one node; immutable.
+/// Checks requests against the node's configuration.
 #[derive(Debug, Clone)]
 pub struct Guard {
-    hosts: Allowed,
-    origins: Allowed,
-    /// Pages served from this machine may call a node that only this machine reaches.
-    loopback_origins: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Allowed {
-    Any,
-    Listed(Vec<String>),
+    node: Node,
 }
 
 /// Why a request is refused with 403.
@@ -85,36 +77,10 @@ pub enum Refused {
 }
 
 impl Guard {
-    /// The rules for a node that listens on `listen`.
-    ///
-    /// Loopback names are good hosts on every node: no foreign site can have
-    /// them. With no `allowed_hosts`, a node on loopback knows no other name,
-    /// and a node that is reachable from elsewhere cannot know its names and
-    /// takes any. `*` in a list means any.
+    /// A guard by the rules of `node`.
     #[must_use]
-    pub fn new(listen: SocketAddr, allowed_hosts: &[String], allowed_origins: &[String]) -> Self {
-        let on_loopback = listen.ip().is_loopback();
-        let any_host = allowed_hosts.iter().any(|host| host == "*")
-            || (allowed_hosts.is_empty() && !on_loopback);
-        let any_origin = allowed_origins.iter().any(|origin| origin == "*");
-        Self {
-            hosts: if any_host {
-                Allowed::Any
-            } else {
-                Allowed::Listed(allowed_hosts.iter().map(|host| lower(host)).collect())
-            },
-            origins: if any_origin {
-                Allowed::Any
-            } else {
-                Allowed::Listed(
-                    allowed_origins
-                        .iter()
-                        .map(|origin| canonical_origin(origin))
-                        .collect(),
-                )
-            },
-            loopback_origins: on_loopback,
-        }
+    pub fn new(node: &Node) -> Self {
+        Self { node: node.clone() }
     }
 
     /// Checks both headers of a request.
@@ -123,42 +89,16 @@ impl Guard {
     /// [`Refused`] says which rule was broken and how to change it.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
         if let Some(host) = host_of(uri, headers)?
-            && !self.allows_host(&host)
+            && !self.node.accepts_host(&host)
         {
             return Err(Refused::Host { host });
         }
         if let Some(origin) = single(headers, &ORIGIN, "origin")?
-            && !self.allows_origin(&origin)
+            && !self.node.accepts_origin(&origin)
         {
             return Err(Refused::Origin { origin });
         }
         Ok(())
-    }
-
-    /// Whether this node answers for `host` (a `Host` header: a name, perhaps with a port).
-    #[must_use]
-    pub fn allows_host(&self, host: &str) -> bool {
-        let Allowed::Listed(listed) = &self.hosts else {
-            return true;
-        };
-        let Ok(authority) = host.parse::<Authority>() else {
-            return false;
-        };
-        let name = bare_host(authority.host());
-        is_loopback_name(&name)
-            || listed
-                .iter()
-                .any(|allowed| *allowed == name || *allowed == lower(host))
-    }
-
-    /// Whether a page of `origin` may call this node.
-    #[must_use]
-    pub fn allows_origin(&self, origin: &str) -> bool {
-        let Allowed::Listed(listed) = &self.origins else {
-            return true;
-        };
-        listed.contains(&canonical_origin(origin))
-            || (self.loopback_origins && is_loopback_origin(origin))
     }
 }
 
@@ -260,50 +200,9 @@ fn single(
     Ok(first.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned()))
 }
 
-fn lower(text: &str) -> String {
-    text.trim().to_ascii_lowercase()
-}
-
-/// Lower case, without the brackets of an IPv6 literal and the dot of a full name.
-fn bare_host(host: &str) -> String {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(host);
-    lower(bare.strip_suffix('.').unwrap_or(bare))
-}
-
-fn is_loopback_name(name: &str) -> bool {
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn is_loopback_origin(origin: &str) -> bool {
-    origin.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| is_loopback_name(&bare_host(host)))
-    })
-}
-
-/// Lower case, no trailing slash, no default port: as browsers write it.
-fn canonical_origin(origin: &str) -> String {
-    let origin = lower(origin);
-    let origin = origin.strip_suffix('/').unwrap_or(&origin);
-    let shortened = match origin.split_once("://") {
-        Some(("http", rest)) => rest.strip_suffix(":80").map(|host| format!("http://{host}")),
-        Some(("https", rest)) => rest.strip_suffix(":443").map(|host| format!("https://{host}")),
-        _ => None,
-    };
-    shortened.unwrap_or_else(|| origin.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn guard_on(listen: &str, hosts: &[&str], origins: &[&str]) -> Guard {
-        let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        Guard::new(listen.parse().expect("address"), &owned(hosts), &owned(origins))
-    }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
@@ -320,54 +219,21 @@ mod tests {
     }
 
     #[test]
-    fn a_node_on_loopback_answers_only_for_loopback_names() {
-        let guard = guard_on("127.0.0.1:8080", &[], &[]);
-        for good in ["localhost", "LocalHost:8080", "127.0.0.1:8080", "127.8.9.1", "[::1]:80", "localhost."] {
-            assert!(guard.allows_host(good), "{good} was refused");
-        }
-        for bad in ["evil.example.com", "evil.example.com:8080", "127.0.0.1.evil.com", "localhost.evil.com", "10.0.0.1", "", "a b", "user@evil"] {
-            assert!(!guard.allows_host(bad), "{bad} was allowed");
-        }
-    }
-
-    #[test]
-    fn a_reachable_node_takes_any_host_until_names_are_configured() {
-        assert!(guard_on("0.0.0.0:8080", &[], &[]).allows_host("gateway.internal:8080"));
-        let named = guard_on("0.0.0.0:8080", &["MCP.example.com", "other:9000"], &[]);
-        assert!(named.allows_host("mcp.example.com"));
-        assert!(named.allows_host("mcp.example.com:443"));
-        assert!(named.allows_host("other:9000"));
-        assert!(named.allows_host("localhost:8080"));
-        assert!(!named.allows_host("other:9001"));
-        assert!(!named.allows_host("elsewhere.example.com"));
-        assert!(guard_on("127.0.0.1:1", &["*"], &[]).allows_host("elsewhere"));
-    }
-
-    #[test]
-    fn only_pages_of_this_machine_may_call_a_node_on_loopback() {
-        let guard = guard_on("[::1]:8080", &[], &[]);
-        for good in ["http://localhost:6274", "https://127.0.0.1", "http://[::1]:3000"] {
-            assert!(guard.allows_origin(good), "{good} was refused");
-        }
-        for bad in ["http://evil.example.com", "null", "", "http://localhost.evil.com", "file://localhost", "localhost"] {
-            assert!(!guard.allows_origin(bad), "{bad} was allowed");
-        }
-    }
-
-    #[test]
-    fn a_reachable_node_allows_only_configured_origins() {
-        let guard = guard_on("0.0.0.0:80", &[], &["https://App.example.com:443", "null"]);
-        assert!(guard.allows_origin("https://app.example.com"));
-        assert!(guard.allows_origin("null"));
-        assert!(!guard.allows_origin("http://app.example.com"));
-        assert!(!guard.allows_origin("https://app.example.com:8443"));
-        assert!(!guard.allows_origin("http://localhost:3000"));
-        assert!(guard_on("0.0.0.0:80", &[], &["*"]).allows_origin("http://anything"));
+    fn foreign_hosts_and_origins_are_refused_with_the_setting() {
+        let guard = Guard::new(&Node::default());
+        let path = Uri::from_static("/mcp");
+        let good = headers(&[("host", "localhost:8080"), ("origin", "http://localhost:6274")]);
+        assert_eq!(guard.check(&path, &good), Ok(()));
+        let host = guard.check(&path, &headers(&[("host", "evil.example.com")]));
+        assert!(host.expect_err("foreign").to_string().contains("node.allowed_hosts"));
+        let origin = headers(&[("host", "localhost"), ("origin", "http://evil.example.com")]);
+        let origin = guard.check(&path, &origin).expect_err("foreign");
+        assert!(origin.to_string().contains("node.allowed_origins"));
     }
 
     #[test]
     fn repeated_and_absent_headers() {
-        let guard = guard_on("127.0.0.1:8080", &[], &[]);
+        let guard = Guard::new(&Node::default());
         let path = Uri::from_static("/mcp");
         assert_eq!(guard.check(&path, &HeaderMap::new()), Ok(()));
         let twice = headers(&[("host", "localhost"), ("host", "evil.example.com")]);

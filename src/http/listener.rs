@@ -43,7 +43,7 @@ const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 /// What one connection may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerSettings {
-    /// Connections held at once; one more is told 503 and closed.
+    /// Connections held at once; more wait in the operating system's queue.
     pub max_connections: usize,
     /// Bytes of all header names and values of a request; more is 431.
     pub max_header_bytes: usize,
@@ -88,13 +88,9 @@ where
         let accepted = tokio::select! {
             () = tasks.stopping().cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accept(&listener) => accepted,
+            accepted = accept(&listener), if connections.len() < settings.max_connections => accepted,
         };
         let (stream, peer) = accepted;
-        if connections.len() >= settings.max_connections {
-            refuse(&stream);
-            continue;
-        }
         connections.spawn(connection(
             stream,
             peer,
@@ -140,17 +136,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Says why, as far as the fresh socket's buffer takes it, without waiting.
-fn refuse(stream: &TcpStream) {
-    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
-        connection: close\r\ncontent-type: application/json\r\ncontent-length: 86\r\n\r\n\
-        {\"error\":{\"code\":\"busy\",\"message\":\"too many connections (limits.connections); retry\"}}";
-    if let Err(error) = stream.try_write(FULL) {
-        tracing::trace!(%error, "a refused connection could not be told why");
-    }
-    tracing::debug!("connection refused: limits.connections is reached");
 }
 
 fn server(settings: &ListenerSettings, tasks: Tasks) -> auto::Builder<Streams> {
