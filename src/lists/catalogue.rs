@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::items::{BadBoundaries, Items};
 use crate::{
@@ -40,7 +39,6 @@ pub struct Catalogue {
     index: HashMap<Box<str>, u32>,
     /// Unknown members of the upstream's list result, as one object.
     extras: Bytes,
-    digest: u64,
     shaped: [OnceLock<Items>; Version::ALL.len()],
     merged: [OnceLock<Items>; Version::ALL.len()],
     exposed: OnceLock<HashMap<Box<str>, u32>>,
@@ -148,7 +146,6 @@ impl Catalogue {
             .collect();
         let tools = if kind == ListKind::Tools { items.len() } else { 0 };
         Ok(Self {
-            digest: digest(items.array()),
             index: first_of_each(names.iter().map(Option::as_deref)),
             extras: payload.slice_ref(wire.extras),
             tools: (0..tools).map(|_| OnceLock::new()).collect(),
@@ -173,13 +170,6 @@ impl Catalogue {
     #[must_use]
     pub fn upstream(&self) -> Version {
         self.upstream
-    }
-
-    /// Identifies its content: nodes that hold the same items agree on it,
-    /// whoever fetched them.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        self.digest
     }
 
     /// The items as the server wrote them.
@@ -208,10 +198,17 @@ impl Catalogue {
             .map(|name| self.exposed_name(name))
     }
 
-    /// Unknown members of the upstream's list result.
+    /// Unknown members of the upstream's list result, as one JSON object.
     #[must_use]
-    pub fn extras(&self) -> Option<&Raw> {
-        serde_json::from_slice(&self.extras).ok()
+    pub fn extras(&self) -> &Bytes {
+        &self.extras
+    }
+
+    /// Bytes it occupies beside what it was read from, once all that clients
+    /// usually ask for has been derived.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.items.array().len() * 2 + self.names.len() * 160
     }
 
     /// Whether there is an item of that name (or URI).
@@ -245,7 +242,7 @@ impl Catalogue {
 
     fn shape(&self, version: Version) -> Items {
         self.edited(|item| match self.kind {
-            ListKind::Tools => match shape::tool_for(item, version) {
+            ListKind::Tools => match shape::tool_for(version, item) {
                 std::borrow::Cow::Borrowed(_) => None,
                 std::borrow::Cow::Owned(tool) => Some(tool),
             },
@@ -366,11 +363,4 @@ fn first_of_each<'n>(names: impl Iterator<Item = Option<&'n str>>) -> HashMap<Bo
         }
     }
     index
-}
-
-fn digest(bytes: &[u8]) -> u64 {
-    let digest = Sha256::digest(bytes);
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    u64::from_be_bytes(first)
 }

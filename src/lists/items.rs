@@ -3,25 +3,35 @@
 //! Every item keeps the bytes it was written with. A run of items is a slice
 //! of the array, so that neither a page nor the whole list is copied.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::mcp::Raw;
 
 /// A JSON array whose items can be taken without parsing it.
-#[derive(Debug, Clone, Default)]
+/// Clones share the bytes.
+#[derive(Debug, Clone)]
 pub struct Items {
     /// `[first,second,...]`
     array: Bytes,
     /// Where each item ends; a comma stands between two.
-    ends: Vec<u32>,
+    ends: Arc<[u32]>,
 }
 
 /// The items would not fit into four gigabytes, or the lengths do not fit the array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the item boundaries do not fit the array")]
 pub struct BadBoundaries;
+
+impl Default for Items {
+    fn default() -> Self {
+        Self {
+            array: Bytes::from_static(b"[]"),
+            ends: [].into(),
+        }
+    }
+}
 
 impl Items {
     /// Joins `items` in order.
@@ -43,7 +53,7 @@ impl Items {
         array.push(b']');
         Ok(Self {
             array: array.into(),
-            ends,
+            ends: ends.into(),
         })
     }
 
@@ -52,7 +62,10 @@ impl Items {
     /// # Errors
     /// When they do not belong together.
     pub fn from_parts(array: Bytes, ends: Vec<u32>) -> Result<Self, BadBoundaries> {
-        let items = Self { array, ends };
+        let items = Self {
+            array,
+            ends: ends.into(),
+        };
         if items.is_consistent() {
             Ok(items)
         } else {
@@ -62,7 +75,7 @@ impl Items {
 
     fn is_consistent(&self) -> bool {
         let mut start = 1;
-        for &end in &self.ends {
+        for &end in &*self.ends {
             let end = end as usize;
             if end < start || end >= self.array.len() {
                 return false;
