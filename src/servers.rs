@@ -13,7 +13,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     balance::{self, Candidate, Policy},
@@ -79,6 +80,24 @@ impl Server {
         Some(Arc::clone(open[choice]))
     }
 
+    /// The replica a client session lives on, leaving out those already
+    /// `tried`: the same on every node (rendezvous hashing, Thaler and
+    /// Ravishankar, "A Name-Based Mapping Scheme for Rendezvous").
+    #[must_use]
+    pub fn home_of(&self, session: &str, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        let open = self
+            .replicas
+            .iter()
+            .filter(|replica| !tried.contains(&replica.id));
+        let score = |replica: &&Arc<Replica>| {
+            let mut hash = Sha256::new();
+            hash.update(session);
+            hash.update(replica.id.as_str());
+            <[u8; 32]>::from(hash.finalize())
+        };
+        open.max_by_key(score).cloned()
+    }
+
     /// The replica of that id, if it is still there.
     #[must_use]
     pub fn replica(&self, id: &str) -> Option<&Arc<Replica>> {
@@ -99,6 +118,8 @@ pub struct Replica {
     pub endpoint: Endpoint,
     /// Share of the traffic under the `weighted` policy.
     pub weight: u32,
+    /// Header lines sent with every request, the fleet's own credential among them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     in_flight: AtomicU32,
 }
 
@@ -134,8 +155,16 @@ impl Replica {
             server,
             endpoint,
             weight,
+            headers: Vec::new(),
             in_flight: AtomicU32::new(0),
         }
+    }
+
+    /// The same replica, sent these header lines with every request.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        self.headers = headers;
+        self
     }
 
     /// Requests this node has in flight to the replica.
