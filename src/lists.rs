@@ -35,7 +35,7 @@ pub use self::{
     read::{Read, ReadResult},
 };
 use self::{
-    fetch::Fetcher,
+    fetch::{Fetcher, Wanted},
     merged::{Merger, Part, Parts},
     page::{Keeping, Place},
 };
@@ -252,7 +252,7 @@ impl Lists {
         deadline: Instant,
     ) -> Result<Served<Document>, ListError> {
         let key = document_key(server, caller);
-        let fetch = self.fetch(server, caller, Fetcher::document);
+        let fetch = self.fetch(server, caller, Wanted::Document);
         let served = self
             .cache
             .get(&key, &self.settings.durations, fetch, deadline)
@@ -303,11 +303,10 @@ impl Lists {
         if description.version.era() == Era::Legacy {
             return None;
         }
-        let params: Arc<Raw> = Arc::from(params.to_owned());
-        let fetch = self.fetch(server, caller, move |fetcher| {
-            let params = params.to_owned();
-            async move { fetcher.read(params).await }
-        });
+        let wanted = Wanted::Resource {
+            params: params.to_owned(),
+        };
+        let fetch = self.fetch(server, caller, wanted);
         let variant = variant(Era::Modern, &caller.capabilities);
         let (id, method) = (&server.id, method::RESOURCES_READ);
         let key = CacheKey::new(id, method, Some(&slot.1), &variant, caller.principal);
@@ -382,7 +381,7 @@ impl Lists {
         let description = self.description(server, caller, deadline).await?;
         let era = description.version.era();
         let key = list_key(server, kind, era, caller);
-        let fetch = self.fetch(server, caller, move |fetcher| fetcher.catalogue(kind));
+        let fetch = self.fetch(server, caller, Wanted::List(kind));
         let served = self
             .cache
             .get(&key, &self.settings.durations, fetch, deadline)
@@ -455,22 +454,15 @@ impl Lists {
     }
 
     /// A fetch that can outlive the request that wants it.
-    fn fetch<F>(
-        &self,
-        server: &Arc<Server>,
-        caller: &Caller,
-        work: impl Fn(Fetcher) -> F + Send + Sync + 'static,
-    ) -> Fetch<ListError>
-    where
-        F: Future<Output = Result<crate::cache::Fetched, ListError>> + Send + 'static,
-    {
+    fn fetch(&self, server: &Arc<Server>, caller: &Caller, wanted: Wanted) -> Fetch<ListError> {
         let fetcher = Fetcher {
             upstreams: Arc::clone(&self.upstreams),
             server: Arc::clone(server),
             capabilities: caller.capabilities.clone(),
             bounds: self.settings.bounds,
+            wanted,
         };
-        Arc::new(move || Box::pin(work(fetcher.clone())))
+        Arc::new(move || Box::pin(fetcher.clone().fetch()))
     }
 }
 

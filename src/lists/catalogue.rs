@@ -67,7 +67,7 @@ pub struct Annotations {
 
 /// What was fetched, on its way into the cache.
 #[derive(Debug)]
-pub struct Draft<'a> {
+pub(super) struct Draft<'a> {
     /// The server it is of.
     pub server: &'a ServerId,
     /// Which list.
@@ -101,12 +101,12 @@ impl Draft<'_> {
     /// When it is longer than four gigabytes.
     pub(super) fn encode<T>(
         &self,
-        write: impl FnOnce(&Wire<'_>) -> T,
+        write: impl FnOnce(Wire<'_>) -> T,
     ) -> Result<T, BadBoundaries> {
         let texts: Vec<&str> = self.items.iter().map(|item| item.get()).collect();
         let items = Items::join(&texts)?;
         let extras = self.extras.to_raw();
-        Ok(write(&Wire {
+        Ok(write(Wire {
             server: self.server.as_str(),
             method: self.kind.method(),
             upstream: self.upstream.as_str(),

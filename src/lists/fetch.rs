@@ -47,6 +47,21 @@ pub(super) struct Fetcher {
     pub(super) server: Arc<Server>,
     pub(super) capabilities: ClientCapabilities,
     pub(super) bounds: Bounds,
+    pub(super) wanted: Wanted,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(super) enum Wanted {
+    /// A whole list.
+    List(ListKind),
+    /// What the server says of itself.
+    Document,
+    /// The content of a resource.
+    Resource {
+        /// With its URI.
+        params: Box<Raw>,
+    },
 }
 
 /// What a result says about keeping it. Absent or malformed hints of a modern
@@ -86,54 +101,9 @@ enum PageError {
 }
 
 impl Fetcher {
-    /// The list of `kind`.
-    pub(super) async fn catalogue(self, kind: ListKind) -> Result<Fetched, ListError> {
-        self.from_any_replica(async |replica, deadline| {
-            let pages = match self.pages(replica, kind, deadline).await {
-                Ok(pages) => pages,
-                // The list changed while it was read: all pages are discarded.
-                Err(PageError::CursorRefused(_)) => {
-                    match self.pages(replica, kind, deadline).await {
-                        Ok(pages) => pages,
-                        Err(PageError::CursorRefused(error) | PageError::Other(error)) => {
-                            return Err(error);
-                        }
-                    }
-                }
-                Err(PageError::Other(error)) => return Err(error),
-            };
-            self.assemble(kind, &pages, &replica.endpoint)
-        })
-        .await
-    }
-
-    /// What the server says of itself.
-    pub(super) async fn document(self) -> Result<Fetched, ListError> {
-        self.from_any_replica(async |replica, deadline| {
-            let description = self.upstreams.describe(replica, deadline).await;
-            let description = description.map_err(|error| self.upstream_error(error))?;
-            discovery::fetched(&description).map_err(|why| self.malformed(method::DISCOVER, why))
-        })
-        .await
-    }
-
-    /// The content of a resource; `params` holds its URI.
-    pub(super) async fn read(self, params: Box<Raw>) -> Result<Fetched, ListError> {
-        self.from_any_replica(async |replica, deadline| {
-            let asked = self.ask(replica, method::RESOURCES_READ, Some(&params), deadline);
-            let (result, version) = asked.await?;
-            read::fetched(&result, version)
-                .map_err(|why| self.malformed(method::RESOURCES_READ, why))
-        })
-        .await
-    }
-
     /// Tries replicas until one answers, be it with an error. One that does
     /// not answer leaves time for the next.
-    async fn from_any_replica(
-        &self,
-        attempt: impl AsyncFn(&Arc<Replica>, Instant) -> Result<Fetched, ListError>,
-    ) -> Result<Fetched, ListError> {
+    pub(super) async fn fetch(self) -> Result<Fetched, ListError> {
         let deadline = Instant::now() + self.bounds.time;
         let mut tried: Vec<ReplicaId> = Vec::new();
         let mut failure = None;
@@ -150,12 +120,44 @@ impl Fetcher {
                 deadline
             };
             let _counted = replica.begin();
-            match attempt(&replica, until).await {
+            match self.attempt(&replica, until).await {
                 Err(error @ ListError::Upstream { .. }) => failure = Some(error),
                 answered => return answered,
             }
         }
         Err(failure.unwrap_or_else(|| self.upstream_error(UpstreamError::TimedOut { sent: false })))
+    }
+
+    async fn attempt(
+        &self,
+        replica: &Arc<Replica>,
+        deadline: Instant,
+    ) -> Result<Fetched, ListError> {
+        match &self.wanted {
+            Wanted::Document => {
+                let description = self.upstreams.describe(replica, deadline).await;
+                let description = description.map_err(|error| self.upstream_error(error))?;
+                discovery::fetched(&description)
+                    .map_err(|why| self.malformed(method::DISCOVER, why))
+            }
+            Wanted::List(kind) => {
+                let pages = match self.pages(replica, *kind, deadline).await {
+                    // The list changed while it was read: all pages are discarded, once.
+                    Err(PageError::CursorRefused(_)) => self.pages(replica, *kind, deadline).await,
+                    pages => pages,
+                };
+                match pages {
+                    Ok(pages) => self.assemble(*kind, &pages, &replica.endpoint),
+                    Err(PageError::CursorRefused(error) | PageError::Other(error)) => Err(error),
+                }
+            }
+            Wanted::Resource { params } => {
+                let asked = self.ask(replica, method::RESOURCES_READ, Some(params), deadline);
+                let (result, version) = asked.await?;
+                read::fetched(&result, version)
+                    .map_err(|why| self.malformed(method::RESOURCES_READ, why))
+            }
+        }
     }
 
     async fn pages(
@@ -385,8 +387,8 @@ fn take_page<'a>(
     for ours in ["resultType", "nextCursor", "ttlMs", "cacheScope"] {
         page.remove(ours);
     }
-    while let Some((name, _)) = page.iter().next() {
-        let name = name.to_owned();
+    let others: Vec<String> = page.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in others {
         if let Some(value) = page.remove(&name)
             && !extras.contains(&name)
         {

@@ -30,8 +30,8 @@ const SPECIFICATION_PREFIX: &str = "io.modelcontextprotocol/";
 pub struct ListPage {
     /// Which list.
     pub kind: ListKind,
-    list: Items,
-    range: Range<usize>,
+    pub(super) list: Items,
+    pub(super) range: Range<usize>,
     /// Unknown members of the upstream's list result, as one JSON object.
     pub extras: Bytes,
     /// Leads to the next page; `None` on the last.

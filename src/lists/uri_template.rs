@@ -22,7 +22,7 @@ const MAX_TEMPLATE: usize = 4096;
 /// Whether `uri` can be an expansion of `template`. Takes time in proportion
 /// to the product of their lengths, whatever they contain.
 #[must_use]
-pub fn matches(template: &str, uri: &str) -> bool {
+pub(super) fn matches(template: &str, uri: &str) -> bool {
     let Some(steps) = compile(template) else {
         return false;
     };
