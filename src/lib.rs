@@ -11,6 +11,7 @@ pub mod balance;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod fleet;
 pub mod gateway;
 pub mod http;
 pub mod ids;

@@ -1,0 +1,1 @@
+//! Wakes the readers of a stream that are in this process.
