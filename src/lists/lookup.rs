@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Caller, Catalogue, Lists, Tool, as_part, document, document_key, list_key, uri_template};
+use super::{
+    Caller, Catalogue, Lists, Tool, as_part, document, document_key, list_key, uri_template,
+};
 use crate::{
     mcp::{method::ListKind, name},
     servers::Server,
@@ -95,7 +97,9 @@ impl Lists {
         if let Some(described) = self.cache.peek(&document_key(server, caller)) {
             let era = document(server, &described).ok()?.value.version.era();
             if let Some(served) = self.cache.peek(&list_key(server, kind, era, caller)) {
-                return as_part(server, kind, served).ok().map(|part| part.catalogue);
+                return as_part(server, kind, served)
+                    .ok()
+                    .map(|part| part.catalogue);
             }
         }
         match self.catalogue(server, kind, caller, deadline).await {
