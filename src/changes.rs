@@ -27,6 +27,8 @@ use crate::{
 
 /// First wait before a lost change stream is opened again; doubled up to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// How long a subscription lasts that only bridges the time to another.
+const BRIEFLY: Duration = Duration::from_secs(10);
 /// A server without a change stream is asked again after this: it may have been replaced.
 const NOT_OFFERED: Duration = Duration::from_secs(300);
 
@@ -107,6 +109,19 @@ impl Changes {
         let interest = self.interest(server);
         interest.change(uri, true);
         Subscription { interest: Arc::downgrade(&interest), uri: uri.to_owned() }
+    }
+
+    /// Watches a resource for a few seconds.
+    pub fn subscribe_briefly(self: &Arc<Self>, server: &Arc<Server>, uri: &str) {
+        let subscription = self.subscribe(server, uri);
+        let stopping = self.tasks.stopping().clone();
+        self.tasks.spawn_brief(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = tokio::time::sleep(BRIEFLY) => {}
+            }
+            drop(subscription);
+        });
     }
 
     fn interest(self: &Arc<Self>, server: &Arc<Server>) -> Arc<Interest> {

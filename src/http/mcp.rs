@@ -34,7 +34,7 @@ pub(crate) mod standalone;
 pub(crate) mod stream;
 
 /// What every message of a request shares.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Incoming {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) target: Target,
@@ -137,8 +137,8 @@ async fn dispatch(incoming: Incoming, body: Bytes) -> Response<Body> {
         // The core protocol defines none; what extensions send needs no answer.
         Classified::ModernNotification(_) | Classified::Dropped => stream::empty(StatusCode::ACCEPTED),
         Classified::Initialize(request) => legacy::initialize(&incoming, &request).await,
-        Classified::Legacy { message, version } => legacy::message(&incoming, message, version).await,
-        Classified::LegacyBatch { messages, version } => legacy::batch(&incoming, messages, version).await,
+        Classified::Legacy { message, .. } => legacy::message(&incoming, message).await,
+        Classified::LegacyBatch { messages, .. } => legacy::batch(&incoming, messages).await,
         Classified::Refused { id, error } => refuse(StatusCode::BAD_REQUEST, id.as_ref(), &error),
     }
 }
