@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{section::Section, values};
+
 /// What a client, a server or a neighbour may ask of this node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -72,5 +74,53 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             call: minutes(10),
         }
+    }
+}
+
+impl Limits {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let second = Duration::from_secs(1);
+        let within = |longest: Duration| values::duration(second..=longest);
+        let day = Duration::from_secs(86_400);
+        let limits = Self {
+            body: section.read("body", defaults.body, values::size(1 << 10..=1 << 30)),
+            headers: section.read("headers", defaults.headers, values::size(8 << 10..=1 << 20)),
+            nesting: section.read("nesting", defaults.nesting, values::count(8..=1000)),
+            batch: section.read("batch", defaults.batch, values::count(1..=10_000)),
+            message: section.read("message", defaults.message, values::size(1 << 10..=1 << 30)),
+            list_pages: section.read("list_pages", defaults.list_pages, values::count(1..=10_000)),
+            list_items: section.read(
+                "list_items",
+                defaults.list_items,
+                values::count(1..=1_000_000),
+            ),
+            connections: section.read(
+                "connections",
+                defaults.connections,
+                values::count(1..=1_000_000),
+            ),
+            http2_streams: section.read(
+                "http2_streams",
+                defaults.http2_streams,
+                values::count(1..=10_000),
+            ),
+            streams: section.read("streams", defaults.streams, values::count(1..=1_000_000)),
+            sessions: section.read("sessions", defaults.sessions, values::count(1..=1_000_000)),
+            session_idle: section.read("session_idle", defaults.session_idle, within(30 * day)),
+            stream_events: section.read(
+                "stream_events",
+                defaults.stream_events,
+                values::count(1..=100_000),
+            ),
+            stream_ttl: section.read("stream_ttl", defaults.stream_ttl, within(day)),
+            waiting: section.read("waiting", defaults.waiting, values::count(1..=1_000_000)),
+            wait: section.read("wait", defaults.wait, within(day)),
+            header_timeout: section.read("header_timeout", defaults.header_timeout, within(day)),
+            body_timeout: section.read("body_timeout", defaults.body_timeout, within(day)),
+            call: section.read("call", defaults.call, within(day)),
+        };
+        section.finish();
+        limits
     }
 }

@@ -119,6 +119,25 @@ fn typed_access() {
 }
 
 #[test]
+fn single_members_are_looked_up() {
+    let raw = value(r#"{"a":1,"x":{"b":0},"\u0062":[2],"x":0}"#);
+    let [a, b, c] = members(&raw, ["a", "b", "c"]).expect("object");
+    assert_eq!(a.expect("a").get(), "1");
+    assert_eq!(b.expect("b").get(), "[2]");
+    assert!(c.is_none());
+    assert_eq!(
+        members(&raw, ["a", "x"]).unwrap_err(),
+        Unreadable::Repeated("x".to_owned())
+    );
+    assert_eq!(member(&raw, "x").map(Raw::get), None);
+    assert_eq!(
+        members(&value("[]"), ["a"]).unwrap_err(),
+        Unreadable::NotAnObject
+    );
+    assert_eq!(member_str(&raw, "a"), None);
+}
+
+#[test]
 fn nesting_is_counted_outside_strings() {
     assert!(depth_within(b"{\"a\":[1,{\"b\":[]}]}", 4));
     assert!(!depth_within(b"{\"a\":[1,{\"b\":[]}]}", 3));
