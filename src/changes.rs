@@ -181,7 +181,8 @@ impl Changes {
                 }
             };
             // Spread, so that nodes do not return to a server all at once.
-            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+            let pause = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            tokio::time::sleep(pause).await;
             wait = (wait * 2).min(BACKOFF.1);
         }
     }

@@ -1,6 +1,10 @@
 //! What a node is made of, and the one function that builds it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
@@ -50,8 +54,10 @@ pub struct Gateway {
     pub node: NodeId,
     /// When it started.
     pub started: Instant,
+    /// The same on the wall clock, for display.
+    pub started_at: SystemTime,
     /// The address it listens on.
-    pub address: SocketAddr,
+    pub listen: SocketAddr,
     /// The servers it knows.
     pub servers: Arc<Servers>,
     /// Their lists.
@@ -139,11 +145,12 @@ impl Gateway {
             format!("cannot listen on {address}; node.listen or --listen choose another address")
         })?;
         let gateway = Arc::new(Self {
-            address: listener.local_addr()?,
+            listen: listener.local_addr()?,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
             config,
             node,
             started: Instant::now(),
+            started_at: wall_clock(),
             servers,
             lists,
             upstreams,
@@ -233,6 +240,11 @@ impl Bound {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "only shown to people")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
 async fn told_to_stop(tasks: &Tasks) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot receive SIGTERM")?;
@@ -251,7 +263,7 @@ async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn St
         prefix: redis.prefix.clone(),
         connect_timeout: redis.connect_timeout,
         command_timeout: redis.command_timeout,
-        ..RedisSettings::new(redis.url.expose())
+        ..RedisSettings::new(redis.url.reveal())
     };
     Ok(Arc::new(RedisStore::connect(settings, tasks).await?))
 }
@@ -269,7 +281,7 @@ async fn sealer(config: &Config, store: &Arc<dyn Store>) -> Sealer {
 }
 
 fn key_of(secret: &Secret) -> [u8; 32] {
-    Sha256::digest(secret.expose()).into()
+    Sha256::digest(secret.reveal()).into()
 }
 
 async fn shared_key(store: &Arc<dyn Store>) -> [u8; 32] {

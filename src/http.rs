@@ -3,11 +3,16 @@
 //! [`router`] names every path and the middleware around it; [`listener`]
 //! accepts connections. Errors become statuses in [`error`] and nowhere else.
 
-pub(crate) mod body;
+pub mod admin;
+pub mod batch;
+pub mod body;
+pub mod caller;
 pub mod error;
-pub(crate) mod guard;
+pub mod guard;
 pub mod listener;
 pub(crate) mod mcp;
+pub mod readiness;
 mod record;
+pub mod rest;
 pub mod router;
 mod sse;

@@ -177,8 +177,15 @@ impl Lists {
         cursor: Option<&str>,
         deadline: Instant,
     ) -> Result<ListPage, ListError> {
-        self.serve(target, kind, caller, deadline, cursor, self.settings.page_size)
-            .await
+        self.serve(
+            target,
+            kind,
+            caller,
+            deadline,
+            cursor,
+            self.settings.page_size,
+        )
+        .await
     }
 
     /// A whole list on one page.
@@ -342,8 +349,16 @@ impl Lists {
             uri,
         };
         match change {
-            Change::Tools => self.cache.invalidate(&subject(method::TOOLS_LIST, None)).await,
-            Change::Prompts => self.cache.invalidate(&subject(method::PROMPTS_LIST, None)).await,
+            Change::Tools => {
+                self.cache
+                    .invalidate(&subject(method::TOOLS_LIST, None))
+                    .await
+            }
+            Change::Prompts => {
+                self.cache
+                    .invalidate(&subject(method::PROMPTS_LIST, None))
+                    .await
+            }
             Change::Resources => {
                 for method in [method::RESOURCES_LIST, method::RESOURCES_TEMPLATES_LIST] {
                     self.cache.invalidate(&subject(method, None)).await;
@@ -431,7 +446,9 @@ impl Lists {
         if !description.capabilities.has_list(kind) {
             return Ok(None);
         }
-        self.catalogue(server, kind, caller, deadline).await.map(Some)
+        self.catalogue(server, kind, caller, deadline)
+            .await
+            .map(Some)
     }
 
     /// What is known of a server at any age that may be served, fetched when
@@ -503,11 +520,7 @@ fn absent(server: &ServerId, error: &ListError) -> Missing {
 
 /// Entries of different methods have different keys, so another kind of value
 /// under this one was written by something else.
-fn as_part(
-    server: &Server,
-    kind: ListKind,
-    served: Served<Listing>,
-) -> Result<Part, ListError> {
+fn as_part(server: &Server, kind: ListKind, served: Served<Listing>) -> Result<Part, ListError> {
     match &*served.value {
         Listing::Catalogue(catalogue) => Ok(Part {
             catalogue: Arc::clone(catalogue),

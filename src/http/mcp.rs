@@ -10,18 +10,21 @@ use axum::{
     extract::{Path, Request, State},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     gateway::Gateway,
-    http::{body, error},
+    http::{
+        body, caller,
+        error::{self, RpcFailure},
+    },
     ids::Principal,
     lists::Target,
     mcp::{
         classify::{self, Classified},
         error::RpcError,
         header as mcp_header,
-        message::{self, ParseLimits, RequestId},
+        message::{self, Answer, ParseLimits, RequestId},
     },
 };
 
@@ -94,16 +97,8 @@ pub(crate) async fn delete_server(
 }
 
 fn incoming(gateway: Arc<Gateway>, target: Target, headers: HeaderMap) -> Incoming {
-    let principal = principal(&headers);
+    let principal = caller::principal(&headers);
     Incoming { gateway, target, principal, headers }
-}
-
-/// Nobody is asked who they are yet; whoever presents a credential all the
-/// same gets a context of their own.
-pub(crate) fn principal(headers: &HeaderMap) -> Principal {
-    headers
-        .get(header::AUTHORIZATION)
-        .map_or(Principal::ANONYMOUS, |credential| Principal::from_credential(credential.as_bytes()))
 }
 
 async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Response<Body> {
@@ -176,6 +171,29 @@ pub(crate) fn refuse(status: StatusCode, id: Option<&RequestId>, error: &RpcErro
     stream::json(status, message::error_bytes(id, error))
 }
 
+/// A failure as a whole response.
+pub(crate) fn fail(id: &RequestId, failure: &RpcFailure) -> Response<Body> {
+    let mut response = stream::json(failure.status, message::response_bytes(id, &failure.answer));
+    if let Some(after) = failure.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+    }
+    response
+}
+
+/// A failure that is the caller's to mend.
+pub(crate) fn refusal(status: StatusCode, error: &RpcError) -> RpcFailure {
+    RpcFailure { status, answer: Answer::error(error), retry_after: None }
+}
+
+/// No place for another stream on this node.
+pub(crate) fn no_place(error: &RpcError) -> RpcFailure {
+    RpcFailure {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        answer: Answer::error(error),
+        retry_after: Some(std::time::Duration::from_secs(1)),
+    }
+}
+
 pub(crate) fn unknown_server(gateway: &Gateway, name: &str) -> Response<Body> {
     let error = RpcError::invalid_request(error::unknown_server_message(&gateway.servers, name));
     refuse(StatusCode::NOT_FOUND, None, &error)
@@ -200,15 +218,5 @@ mod tests {
         assert!(!accepts(&accept("application/json"), "text/event-stream"));
         assert!(!accepts(&accept("text/html"), "application/json"));
         assert!(accepts(&HeaderMap::new(), "text/event-stream"));
-    }
-
-    #[test]
-    fn credentials_separate_principals() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(principal(&headers), Principal::ANONYMOUS);
-        headers.insert(header::AUTHORIZATION, "Bearer a".parse().expect("header value"));
-        let a = principal(&headers);
-        headers.insert(header::AUTHORIZATION, "Bearer b".parse().expect("header value"));
-        assert_ne!(a, principal(&headers));
     }
 }

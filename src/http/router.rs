@@ -11,7 +11,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue};
 
-use super::{guard, guard::Guard, mcp, sse};
+use super::{admin, batch, guard, guard::Guard, mcp, readiness, rest, sse};
 use crate::gateway::Gateway;
 
 /// Names the node that answered.
@@ -26,6 +26,10 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/sse/message", post(sse::post_merged))
         .route("/sse/{server}", get(sse::open_server))
         .route("/sse/{server}/message", post(sse::post_server))
+        .merge(rest::routes())
+        .merge(batch::routes())
+        .merge(admin::routes())
+        .merge(readiness::routes())
         .with_state(Arc::clone(gateway));
     let guard = Arc::new(Guard::new(&gateway.config.node));
     // The outermost layer is added last.

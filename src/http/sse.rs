@@ -19,11 +19,12 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
-    body, error,
+    body, caller,
+    error::{self, RpcFailure},
     mcp::{
         Incoming, accepts, legacy,
         legacy::{Out, Work},
-        principal, refuse, standalone, stream, unknown_server,
+        refusal, refuse, standalone, stream, unknown_server,
     },
 };
 use crate::{
@@ -73,7 +74,7 @@ async fn open(gateway: Arc<Gateway>, target: Target, path: &str, headers: Header
     let mailbox = gateway.relay.mailboxes.open(address(&name)).await;
     let first = sse::event(None, Some("endpoint"), format!("{path}?sessionId={name}").as_bytes());
     let keep_alive = gateway.config.node.keep_alive;
-    let incoming = Incoming { principal: principal(&headers), gateway, target, headers };
+    let incoming = Incoming { principal: caller::principal(&headers), gateway, target, headers };
     let messages = messages(incoming, mailbox).map(|message| sse::event(None, Some("message"), &message));
     stream::event_stream(Box::pin(streams::iter([first]).chain(messages)), keep_alive, held)
 }
@@ -186,7 +187,7 @@ async fn post(gateway: Arc<Gateway>, target: Target, posted: Posted, request: Ht
         }
     };
     let parsed = ParseLimits { max_depth: limits.nesting, max_batch: limits.batch };
-    let incoming = Incoming { principal: principal(&parts.headers), gateway, target, headers: parts.headers };
+    let incoming = Incoming { principal: caller::principal(&parts.headers), gateway, target, headers: parts.headers };
     match message::parse_body(&body, &parsed) {
         Ok(Parsed::Single(message)) => said(&incoming, &posted.session_id, message).await,
         Ok(Parsed::Batch(_)) => {
@@ -238,7 +239,7 @@ async fn initialize(incoming: &Incoming, name: &str, request: &Request<'_>) -> R
     let gateway = &incoming.gateway;
     let answer = match opened(incoming, name, request).await {
         Ok(answer) => answer,
-        Err((_, error)) => Answer::error(&error),
+        Err(failure) => failure.answer,
     };
     let letter = Letter::Message(message::response_bytes(&request.id, &answer));
     match gateway.relay.mailboxes.send(&address(name), letter).await {
@@ -255,11 +256,11 @@ async fn initialize(incoming: &Incoming, name: &str, request: &Request<'_>) -> R
     }
 }
 
-async fn opened(incoming: &Incoming, name: &str, request: &Request<'_>) -> Result<Answer, (StatusCode, RpcError)> {
+async fn opened(incoming: &Incoming, name: &str, request: &Request<'_>) -> Result<Answer, RpcFailure> {
     let gateway = &incoming.gateway;
-    let hello = legacy::hello(incoming, request.params).map_err(|error| (StatusCode::BAD_REQUEST, error))?;
+    let hello = legacy::hello(incoming, request.params).map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
     let result = legacy::initialize_result(incoming, &hello).await?;
-    let failed = |message: &str| (StatusCode::SERVICE_UNAVAILABLE, RpcError::internal(message));
+    let failed = |message: &str| refusal(StatusCode::SERVICE_UNAVAILABLE, &RpcError::internal(message));
     let (id, _) =
         gateway.sessions.open(hello, incoming.principal).ok_or_else(|| failed("the session could not be opened"))?;
     let record = RecordKey::Stream(name.into());

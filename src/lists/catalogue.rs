@@ -99,10 +99,7 @@ impl Draft<'_> {
     ///
     /// # Errors
     /// When it is longer than four gigabytes.
-    pub(super) fn encode<T>(
-        &self,
-        write: impl FnOnce(Wire<'_>) -> T,
-    ) -> Result<T, BadBoundaries> {
+    pub(super) fn encode<T>(&self, write: impl FnOnce(Wire<'_>) -> T) -> Result<T, BadBoundaries> {
         let texts: Vec<&str> = self.items.iter().map(|item| item.get()).collect();
         let items = Items::join(&texts)?;
         let extras = self.extras.to_raw();
@@ -144,7 +141,11 @@ impl Catalogue {
             .into_iter()
             .map(|name| name.map(String::into_boxed_str))
             .collect();
-        let tools = if kind == ListKind::Tools { items.len() } else { 0 };
+        let tools = if kind == ListKind::Tools {
+            items.len()
+        } else {
+            0
+        };
         Ok(Self {
             index: first_of_each(names.iter().map(Option::as_deref)),
             extras: payload.slice_ref(wire.extras),
@@ -352,7 +353,9 @@ fn is_renamed(kind: ListKind) -> bool {
 
 fn item_name(kind: ListKind, item: &Raw) -> Option<String> {
     let object = RawObject::parse(item).ok()?;
-    object.get_str(kind.name_key()).map(|name| name.into_owned())
+    object
+        .get_str(kind.name_key())
+        .map(|name| name.into_owned())
 }
 
 fn first_of_each<'n>(names: impl Iterator<Item = Option<&'n str>>) -> HashMap<Box<str>, u32> {

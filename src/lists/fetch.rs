@@ -83,7 +83,11 @@ pub(super) fn hints(result: &RawObject<'_>) -> Hints {
         ttl: ttl_ms
             .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok())
             .unwrap_or_default(),
-        scope: if public { Scope::Public } else { Scope::Private },
+        scope: if public {
+            Scope::Public
+        } else {
+            Scope::Private
+        },
     }
 }
 
@@ -180,7 +184,9 @@ impl Fetcher {
             bytes += result.get().len();
             if bytes > self.bounds.bytes {
                 let limit = self.bounds.bytes;
-                return Err(PageError::Other(self.too_long(kind, "bytes", limit, "built in")));
+                return Err(PageError::Other(
+                    self.too_long(kind, "bytes", limit, "built in"),
+                ));
             }
             let next = next_cursor(&result);
             results.push(result);
@@ -453,7 +459,10 @@ mod tests {
         ] {
             let page = raw(bad);
             let object = RawObject::parse(&page).expect("an object");
-            assert!(take_page(object, ListKind::Tools, &mut RawObject::new()).is_err(), "{bad}");
+            assert!(
+                take_page(object, ListKind::Tools, &mut RawObject::new()).is_err(),
+                "{bad}"
+            );
         }
     }
 }

@@ -179,8 +179,18 @@ mod tests {
     #[test]
     fn boundaries_that_do_not_fit_are_refused() {
         let array = Bytes::from_static(b"[1,2]");
-        for bad in [vec![], vec![2], vec![2, 5], vec![4, 2], vec![2, 4, 4], vec![0, 4]] {
-            assert!(Items::from_parts(array.clone(), bad.clone()).is_err(), "{bad:?}");
+        for bad in [
+            vec![],
+            vec![2],
+            vec![2, 5],
+            vec![4, 2],
+            vec![2, 4, 4],
+            vec![0, 4],
+        ] {
+            assert!(
+                Items::from_parts(array.clone(), bad.clone()).is_err(),
+                "{bad:?}"
+            );
         }
         assert!(Items::from_parts(Bytes::new(), vec![]).is_err());
         assert!(Items::from_parts(array, vec![2, 4]).is_ok());

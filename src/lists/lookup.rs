@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Caller, Catalogue, Lists, Tool, as_part, document, document_key, list_key, uri_template};
+use super::{
+    Caller, Catalogue, Lists, Tool, as_part, document, document_key, list_key, uri_template,
+};
 use crate::{
-    mcp::{method::ListKind, name},
+    ids::Principal,
+    mcp::{method::ListKind, name, version::Version},
     servers::Server,
 };
 
@@ -84,6 +87,15 @@ impl Lists {
         }
     }
 
+    /// The version spoken with a server, if this node knows; no I/O.
+    #[must_use]
+    pub fn spoken(&self, server: &Server) -> Option<Version> {
+        let caller = Caller::plain(Principal::ANONYMOUS);
+        let described = self.cache.peek(&document_key(server, &caller))?;
+        let described = document(server, &described).ok()?;
+        Some(described.value.version)
+    }
+
     /// A list as this node holds it, fetched when it holds none.
     async fn held(
         &self,
@@ -95,7 +107,9 @@ impl Lists {
         if let Some(described) = self.cache.peek(&document_key(server, caller)) {
             let era = document(server, &described).ok()?.value.version.era();
             if let Some(served) = self.cache.peek(&list_key(server, kind, era, caller)) {
-                return as_part(server, kind, served).ok().map(|part| part.catalogue);
+                return as_part(server, kind, served)
+                    .ok()
+                    .map(|part| part.catalogue);
             }
         }
         match self.catalogue(server, kind, caller, deadline).await {

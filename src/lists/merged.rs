@@ -55,7 +55,9 @@ impl Parts {
             public: served().all(|part| part.scope == Scope::Public)
                 && self.missing.is_empty()
                 && !self.present.is_empty(),
-            status: served().map(|part| part.status).fold(CacheStatus::Hit, worse),
+            status: served()
+                .map(|part| part.status)
+                .fold(CacheStatus::Hit, worse),
         }
     }
 

@@ -80,9 +80,9 @@ pub(super) fn plain_uri(params: &Raw) -> Option<String> {
     let only_uri = object
         .iter()
         .all(|(name, _)| matches!(name, "uri" | "_meta"));
-    let wants_messages = object.get_object("_meta").is_some_and(|meta| {
-        meta.contains("progressToken") || meta.contains(envelope::LOG_LEVEL)
-    });
+    let wants_messages = object
+        .get_object("_meta")
+        .is_some_and(|meta| meta.contains("progressToken") || meta.contains(envelope::LOG_LEVEL));
     if !only_uri || wants_messages || object.repeated_name().is_some() {
         return None;
     }

@@ -103,13 +103,19 @@ mod tests {
         assert!(matches("notes://{user}/items/{id}", "notes://ann/items/42"));
         assert!(!matches("file:///{name}", "file:///a/b.txt"));
         assert!(!matches("file:///{name}", "file:///"));
-        assert!(!matches("notes://{user}/items/{id}", "notes://ann/lists/42"));
+        assert!(!matches(
+            "notes://{user}/items/{id}",
+            "notes://ann/lists/42"
+        ));
     }
 
     #[test]
     fn operators_reach_further_and_may_be_empty() {
         assert!(matches("file:///{+path}", "file:///a/b/c.txt"));
-        assert!(matches("db://{table}{?limit,offset}", "db://orders?limit=3"));
+        assert!(matches(
+            "db://{table}{?limit,offset}",
+            "db://orders?limit=3"
+        ));
         assert!(matches("db://{table}{?limit,offset}", "db://orders"));
         assert!(matches("x:{/parts*}", "x:/a/b"));
     }

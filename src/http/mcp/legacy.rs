@@ -9,12 +9,15 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    Incoming, about,
+    Incoming, about, fail,
     modern::{cursor, trace},
     refuse, route, stream,
 };
 use crate::{
-    http::{error, record::Record},
+    http::{
+        error::{self, RpcFailure},
+        record::Record,
+    },
     lists::{Caller, Target},
     mcp::{
         Raw,
@@ -25,7 +28,7 @@ use crate::{
         json::{self, RawObject},
         message::{self, Answer, Message, MessageError, Notification, Request, RequestId, Response as Reply},
         method::{self, ListKind},
-        sse,
+        shape, sse,
         version::{self, Version},
     },
     fleet::News,
@@ -112,9 +115,9 @@ pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Re
     };
     let result = match initialize_result(incoming, &hello).await {
         Ok(result) => result,
-        Err(refusal) => {
+        Err(failure) => {
             record.failed();
-            return refuse(refusal.0, Some(&request.id), &refusal.1);
+            return fail(&request.id, &failure);
         }
     };
     let Some((id, _)) = incoming.gateway.sessions.open(hello, incoming.principal) else {
@@ -154,12 +157,12 @@ pub(crate) fn hello(incoming: &Incoming, params: Option<&Raw>) -> Result<Hello, 
 pub(crate) async fn initialize_result(
     incoming: &Incoming,
     hello: &Hello,
-) -> Result<Box<Raw>, (StatusCode, RpcError)> {
+) -> Result<Box<Raw>, RpcFailure> {
     let caller =
         Caller { principal: incoming.principal, capabilities: hello.capabilities.clone(), version: hello.version };
     let deadline = Instant::now() + incoming.gateway.config.cache.list_deadline;
     let about =
-        about::about(incoming, &caller, deadline).await.map_err(|failed| error::list_refusal(&failed))?;
+        about::about(incoming, &caller, deadline).await.map_err(|failed| error::list_failure(&failed, version::Era::Legacy))?;
     let mut result = RawObject::new();
     result.set("protocolVersion", json::raw_str(hello.version.as_str()));
     result.set("capabilities", about.capabilities.for_legacy(hello.version));
@@ -307,18 +310,19 @@ pub(crate) async fn work(incoming: &Incoming, session: &Arc<Session>, request: &
 
 /// What the gateway answers itself; `None`: the server has to be asked.
 async fn answer_here(incoming: &Incoming, session: &Arc<Session>, request: &Request<'_>) -> Option<Answer> {
+    let refused = |error: RpcError| Answer::error(&error);
     let answer = match &*request.method {
         method::PING => Ok(empty_result()),
-        method::LOGGING_SET_LEVEL => set_level(incoming, session, request.params).await,
-        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request.params).await,
-        method::RESOURCES_UNSUBSCRIBE => unsubscribe(incoming, session, request.params).await,
-        method if method::is_modern_only(method) => Err(RpcError::method_not_found(method)),
+        method::LOGGING_SET_LEVEL => set_level(incoming, session, request.params).await.map_err(refused),
+        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request.params).await.map_err(refused),
+        method::RESOURCES_UNSUBSCRIBE => unsubscribe(incoming, session, request.params).await.map_err(refused),
+        method if method::is_modern_only(method) => Err(refused(RpcError::method_not_found(method))),
         method => match method::list_kind(method) {
             Some(kind) => list(incoming, session, kind, request.params).await,
             None => return None,
         },
     };
-    Some(answer.map_or_else(|error| Answer::error(&error), Answer::Result))
+    Some(answer.map_or_else(|refused| refused, Answer::Result))
 }
 
 fn empty_result() -> Box<Raw> {
@@ -338,18 +342,29 @@ async fn list(
     session: &Session,
     kind: ListKind,
     params: Option<&Raw>,
-) -> Result<Box<Raw>, RpcError> {
+) -> Result<Box<Raw>, Answer> {
     let gateway = &incoming.gateway;
     gateway.watch(&incoming.target);
-    let cursor = cursor(params)?;
+    let cursor = cursor(params).map_err(|error| Answer::error(&error))?;
     let caller = caller(incoming, session);
     let deadline = list_deadline(incoming);
     let page = gateway.lists.page(&incoming.target, kind, &caller, cursor.as_deref(), deadline).await;
-    let page = page.map_err(|failed| error::list_refusal(&failed).1)?;
+    let page = page.map_err(|failed| {
+        let answer = error::list_failure(&failed, version::Era::Legacy).answer;
+        shaped(answer, kind.method(), session.version)
+    })?;
     let result = String::from_utf8(page.result(session.version, None).concat()).ok().map(Raw::from_string);
     match result {
         Some(Ok(result)) => Ok(result),
-        Some(Err(_)) | None => Err(RpcError::internal("the list could not be written")),
+        Some(Err(_)) | None => Err(Answer::error(&RpcError::internal("the list could not be written"))),
+    }
+}
+
+/// An error in the shape of this client's version.
+fn shaped(answer: Answer, method: &str, version: Version) -> Answer {
+    match answer {
+        Answer::Error(error) => Answer::Error(shape::error_for_legacy(method, &error, version).into_owned()),
+        Answer::Result(_) => answer,
     }
 }
 

@@ -10,11 +10,14 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Incoming, about, route, stream};
+use super::{Incoming, about, no_place, refusal, route, stream};
 use crate::{
     changes::Subscription,
     fleet::{Change, Heard, Listener, News},
-    http::{error, record::Record},
+    http::{
+        error::{self, RpcFailure},
+        record::Record,
+    },
     lists::{Caller, Target},
     mcp::{
         Raw,
@@ -25,7 +28,7 @@ use crate::{
         message::{self, Answer, Request, RequestId},
         method::{self, ListKind},
         sse,
-        version::Version,
+        version::{Era, Version},
     },
     telemetry::metrics::Outcome,
 };
@@ -44,9 +47,9 @@ pub(super) async fn answer(
     incoming: &Incoming,
     request: &Request<'_>,
     record: Record,
-) -> Result<Response<Body>, (StatusCode, RpcError)> {
+) -> Result<Response<Body>, RpcFailure> {
     let gateway = &incoming.gateway;
-    let bad = |error| (StatusCode::BAD_REQUEST, error);
+    let bad = |error: RpcError| refusal(StatusCode::BAD_REQUEST, &error);
     let asked = Filter::parse(request.params, gateway.config.limits.subscriptions).map_err(bad)?;
     let caller = Caller {
         principal: incoming.principal,
@@ -54,9 +57,9 @@ pub(super) async fn answer(
         version: Version::LATEST_MODERN,
     };
     let deadline = Instant::now() + gateway.config.cache.list_deadline;
-    let about = about::about(incoming, &caller, deadline).await.map_err(|failed| error::list_refusal(&failed))?;
+    let about = about::about(incoming, &caller, deadline).await.map_err(|failed| error::list_failure(&failed, Era::Modern))?;
     let honoured = asked.honoured(&about.capabilities);
-    let held = gateway.stream_place().map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error))?;
+    let held = gateway.stream_place().map_err(|error| no_place(&error))?;
     // Listening begins before the acknowledgement goes out: nothing in between is lost.
     let news = gateway.fleet.listen();
     gateway.watch(&incoming.target);
