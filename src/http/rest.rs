@@ -32,6 +32,7 @@ use crate::{
         json::{self, RawObject},
         message::Answer,
         method::{self, ListKind},
+        version::Version,
     },
     relay::RelayError,
     servers::{Replica, Server},
@@ -108,7 +109,7 @@ async fn list(
 }
 
 fn array(page: &ListPage) -> Response {
-    let mut response = json(page.array(), Some(page.status));
+    let mut response = json(page.array(Version::LATEST_MODERN), Some(page.status));
     if !page.missing.is_empty() {
         let names: Vec<_> = page
             .missing
@@ -161,18 +162,11 @@ async fn read_resource(
     let begun = Instant::now();
     let caller = Caller::plain(caller::principal(&headers));
     let deadline = begun + server.timeout;
-    if let Some(read) = gateway
-        .lists
-        .read(&server, &caller, &params, deadline)
-        .await
-    {
-        record(
-            &gateway,
-            Some(&server),
-            method::RESOURCES_READ,
-            begun,
-            outcome(&read),
-        );
+    let kept = gateway.lists.read(&server, &caller, &params, deadline);
+    let kept = kept.await.transpose();
+    if let Some(read) = kept {
+        let method = method::RESOURCES_READ;
+        record(&gateway, Some(&server), method, begun, outcome(&read));
         let read = read?;
         return Ok(json(read.result.get().to_owned().into(), Some(read.status)));
     }
