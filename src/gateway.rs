@@ -97,7 +97,11 @@ impl Gateway {
     pub async fn build(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Bound> {
         let config = Arc::new(config);
         let tasks = Tasks::new();
-        let node = config.node.name.as_deref().map_or_else(NodeId::random, NodeId::named);
+        let node = config
+            .node
+            .name
+            .as_deref()
+            .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
         let sealer = sealer(&config, &store).await;
         let servers = Arc::new(Servers::new(known_servers(&config)?));
@@ -108,13 +112,14 @@ impl Gateway {
             tasks.clone(),
             Arc::clone(&metrics),
         );
-        let cache: Arc<Cache<Listing>> = Cache::new(Arc::clone(&store), cache_settings(&config), tasks.clone());
+        let cache: Arc<Cache<Listing>> =
+            Cache::new(Arc::clone(&store), cache_settings(&config), tasks.clone());
         let lists = Arc::new(Lists::new(
             Arc::clone(&upstreams),
             Arc::clone(&servers),
             Arc::clone(&cache),
             sealer.clone(),
-            lists::Settings::new(&config.cache, &config.limits),
+            lists::Settings::new(&config.cache, &config.limits, about::gateway_info()),
             Arc::clone(&metrics),
         ));
         let sealer = Arc::new(sealer);
@@ -192,16 +197,23 @@ impl Gateway {
     pub(crate) fn watch(&self, target: &Target) {
         match target {
             Target::One(server) => self.changes.watch(server),
-            Target::All => self.servers.all().iter().for_each(|server| self.changes.watch(server)),
+            Target::All => self
+                .servers
+                .all()
+                .iter()
+                .for_each(|server| self.changes.watch(server)),
         }
     }
 
     /// A place among the streams this node may have open.
     pub(crate) fn stream_place(&self) -> Result<Held, RpcError> {
-        let permit = Arc::clone(&self.streams)
-            .try_acquire_owned()
-            .map_err(|_| RpcError::internal("this node has as many streams open as it may (limits.streams)"))?;
-        Ok(Held { _permit: permit, _counted: self.metrics.count(Gauge::Streams) })
+        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            RpcError::internal("this node has as many streams open as it may (limits.streams)")
+        })?;
+        Ok(Held {
+            _permit: permit,
+            _counted: self.metrics.count(Gauge::Streams),
+        })
     }
 }
 
@@ -223,7 +235,12 @@ impl Bound {
         let served = Arc::new(Notify::new());
         let done = Arc::clone(&served);
         let app = router::router(&gateway);
-        let serving = listener::serve(self.listener, app, listener_settings(&gateway.config), tasks.clone());
+        let serving = listener::serve(
+            self.listener,
+            app,
+            listener_settings(&gateway.config),
+            tasks.clone(),
+        );
         tasks.spawn_brief(async move {
             serving.await;
             done.notify_one();
@@ -233,7 +250,10 @@ impl Bound {
         tasks.stop();
         served.notified().await;
         gateway.upstreams.shutdown(Instant::now() + ENDING).await;
-        if tokio::time::timeout(ENDING, tasks.finished()).await.is_err() {
+        if tokio::time::timeout(ENDING, tasks.finished())
+            .await
+            .is_err()
+        {
             tracing::warn!("some tasks did not end in time");
         }
         Ok(())
@@ -258,7 +278,9 @@ async fn told_to_stop(tasks: &Tasks) -> anyhow::Result<()> {
 }
 
 async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn Store>> {
-    let Some(redis) = &config.redis else { return Ok(Arc::new(MemoryStore::new())) };
+    let Some(redis) = &config.redis else {
+        return Ok(Arc::new(MemoryStore::new()));
+    };
     let settings = RedisSettings {
         prefix: redis.prefix.clone(),
         connect_timeout: redis.connect_timeout,
@@ -286,7 +308,10 @@ fn key_of(secret: &Secret) -> [u8; 32] {
 
 async fn shared_key(store: &Arc<dyn Store>) -> [u8; 32] {
     let own: [u8; 32] = rand::random();
-    match store.put_if_absent(&RecordKey::Secret, own.to_vec().into(), None).await {
+    match store
+        .put_if_absent(&RecordKey::Secret, own.to_vec().into(), None)
+        .await
+    {
         Ok(kept) => <[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()),
         Err(error) => {
             tracing::warn!(%error, "sessions of this node are its own: set node.secret to share them while the store is away");
@@ -301,18 +326,31 @@ fn known_servers(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {
         .iter()
         .map(|server| {
             let replica = |replica: &crate::config::ReplicaConfig| {
-                let built = Replica::new(server.id.clone(), replica.endpoint.clone(), replica.weight);
+                let built =
+                    Replica::new(server.id.clone(), replica.endpoint.clone(), replica.weight);
                 Arc::new(built.with_headers(server.headers.clone()))
             };
             let replicas = server.replicas.iter().map(replica).collect();
-            Arc::new(Server::new(server.id.clone(), replicas, server.balance, server.timeout, server.origin))
+            Arc::new(Server::new(
+                server.id.clone(),
+                replicas,
+                server.balance,
+                server.timeout,
+                server.origin,
+            ))
         })
         .collect();
     let demo = ServerId::try_from("demo")?;
     if config.node.demo && servers.iter().all(|server| server.id != demo) {
         let replica = Arc::new(Replica::new(demo.clone(), Endpoint::Demo, 1));
         let timeout = Duration::from_secs(30);
-        servers.push(Arc::new(Server::new(demo, vec![replica], crate::balance::Policy::default(), timeout, "built-in")));
+        servers.push(Arc::new(Server::new(
+            demo,
+            vec![replica],
+            crate::balance::Policy::default(),
+            timeout,
+            "built-in",
+        )));
     }
     Ok(servers)
 }

@@ -87,7 +87,9 @@ impl Description {
     /// served through: bytes pass unchanged, and nothing has to be translated.
     #[must_use]
     pub fn speaks_legacy(&self) -> bool {
-        let is_legacy = |version: &String| Version::parse(version).is_some_and(|version| version.era() == Era::Legacy);
+        let is_legacy = |version: &String| {
+            Version::parse(version).is_some_and(|version| version.era() == Era::Legacy)
+        };
         self.version.era() == Era::Legacy || self.supported.iter().any(is_legacy)
     }
 }

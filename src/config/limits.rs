@@ -118,8 +118,16 @@ impl Limits {
             streams: section.read("streams", defaults.streams, values::count(1..=1_000_000)),
             sessions: section.read("sessions", defaults.sessions, values::count(1..=1_000_000)),
             session_idle: section.read("session_idle", defaults.session_idle, within(30 * day)),
-            session_max_age: section.read("session_max_age", defaults.session_max_age, within(30 * day)),
-            subscriptions: section.read("subscriptions", defaults.subscriptions, values::count(1..=100_000)),
+            session_max_age: section.read(
+                "session_max_age",
+                defaults.session_max_age,
+                within(30 * day),
+            ),
+            subscriptions: section.read(
+                "subscriptions",
+                defaults.subscriptions,
+                values::count(1..=100_000),
+            ),
             rounds: section.read("rounds", defaults.rounds, values::count(1..=1000)),
             stream_events: section.read(
                 "stream_events",

@@ -68,11 +68,18 @@ impl Record {
 fn is_tool_error(result: &Raw) -> bool {
     // Reading the members costs more than looking for the word, which is rare.
     result.get().contains("\"isError\"")
-        && RawObject::parse(result).is_ok_and(|result| result.get("isError").is_some_and(|is| is.get() == "true"))
+        && RawObject::parse(result)
+            .is_ok_and(|result| result.get("isError").is_some_and(|is| is.get() == "true"))
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.metrics.request(self.server.as_ref(), &self.method, self.era, self.outcome, self.begun.elapsed());
+        self.metrics.request(
+            self.server.as_ref(),
+            &self.method,
+            self.era,
+            self.outcome,
+            self.begun.elapsed(),
+        );
     }
 }

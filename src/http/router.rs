@@ -20,8 +20,18 @@ const NODE_HEADER: HeaderName = HeaderName::from_static("x-mcp-fleet-node");
 /// The service a node offers.
 pub fn router(gateway: &Arc<Gateway>) -> Router {
     let endpoints = Router::new()
-        .route("/mcp", post(mcp::post_merged).get(mcp::get_merged).delete(mcp::delete_merged))
-        .route("/mcp/{server}", post(mcp::post_server).get(mcp::get_server).delete(mcp::delete_server))
+        .route(
+            "/mcp",
+            post(mcp::post_merged)
+                .get(mcp::get_merged)
+                .delete(mcp::delete_merged),
+        )
+        .route(
+            "/mcp/{server}",
+            post(mcp::post_server)
+                .get(mcp::get_server)
+                .delete(mcp::delete_server),
+        )
         .route("/sse", get(sse::open_merged))
         .route("/sse/message", post(sse::post_merged))
         .route("/sse/{server}", get(sse::open_server))
@@ -37,7 +47,10 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         // Before anything is read: pages of foreign sites go no further.
         .layer(middleware::from_fn_with_state(guard, guard::guard))
         // Around everything, so that refusals name the node as well.
-        .layer(middleware::from_fn_with_state(Arc::clone(gateway), name_node))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(gateway),
+            name_node,
+        ))
 }
 
 async fn name_node(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {

@@ -1,7 +1,6 @@
 //! Requests of 2026-07-28 and later: stateless, everything in the envelope.
 
 use axum::body::Body;
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream as streams};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
@@ -18,14 +17,14 @@ use crate::{
         record::Record,
         rest::CACHE_HEADER,
     },
-    lists::{Caller, ListResult, Read, Target},
+    lists::{Caller, Read},
     mcp::{
         Raw, envelope,
         envelope::{Envelope, TraceContext},
         error::RpcError,
         header as mcp_header,
         json::{self, RawObject},
-        message::{self, Answer, Request, RequestId},
+        message::{self, Answer, Request},
         method::{self, ListKind},
         param_header::ParamHeaders,
         sse,
@@ -38,9 +37,12 @@ use crate::{
     telemetry::metrics::{Era, Outcome},
 };
 
-
 /// Answers a request. `version` is what its envelope names.
-pub(crate) async fn answer(incoming: &Incoming, request: &Request<'_>, version: &str) -> Response<Body> {
+pub(crate) async fn answer(
+    incoming: &Incoming,
+    request: &Request<'_>,
+    version: &str,
+) -> Response<Body> {
     let record = Record::begin(incoming, &request.method, Era::Modern);
     match serve(incoming, request, version, record).await {
         Ok(response) => response,
@@ -62,7 +64,11 @@ async fn serve(
             return Err(refusal);
         }
     };
-    let modern = Modern { incoming, request, envelope };
+    let modern = Modern {
+        incoming,
+        request,
+        envelope,
+    };
     let method = &*request.method;
     if let Some(kind) = method::list_kind(method) {
         return modern.list(kind, record).await;
@@ -75,25 +81,42 @@ async fn serve(
 }
 
 /// The checks every request has to pass, in the order of the brief.
-fn check(incoming: &Incoming, request: &Request<'_>, version: &str) -> Result<Envelope, RpcFailure> {
+fn check(
+    incoming: &Incoming,
+    request: &Request<'_>,
+    version: &str,
+) -> Result<Envelope, RpcFailure> {
     let bad = |error: RpcError| refusal(StatusCode::BAD_REQUEST, &error);
     let envelope = Envelope::from_params(request.params)
-        .and_then(|envelope| envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing")))
+        .and_then(|envelope| {
+            envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing"))
+        })
         .map_err(bad)?;
     let name = method::name_param(&request.method).and_then(|param| {
         let params = RawObject::parse(request.params?).ok()?;
         params.get_str(param).map(|name| name.into_owned())
     });
-    mcp_header::check_standard_headers(&incoming.headers, version, &request.method, name.as_deref()).map_err(bad)?;
+    mcp_header::check_standard_headers(
+        &incoming.headers,
+        version,
+        &request.method,
+        name.as_deref(),
+    )
+    .map_err(bad)?;
     if Version::parse(version).is_none_or(|version| version.era() == version::Era::Legacy) {
         return Err(bad(RpcError::unsupported_version(version)));
     }
     if method::is_removed_in_modern(&request.method) {
-        return Err(refusal(StatusCode::NOT_FOUND, &RpcError::method_not_found(&request.method)));
+        return Err(refusal(
+            StatusCode::NOT_FOUND,
+            &RpcError::method_not_found(&request.method),
+        ));
     }
     if method::name_param(&request.method).is_some() && name.is_none() {
         let param = method::name_param(&request.method).unwrap_or_default();
-        return Err(bad(RpcError::invalid_params(format!("params.{param} is missing or not a string"))));
+        return Err(bad(RpcError::invalid_params(format!(
+            "params.{param} is missing or not a string"
+        ))));
     }
     Ok(envelope)
 }
@@ -110,7 +133,6 @@ impl Modern<'_> {
         Caller {
             principal: self.incoming.principal,
             capabilities: self.envelope.capabilities.clone(),
-            version: Version::LATEST_MODERN,
         }
     }
 
@@ -144,10 +166,19 @@ impl Modern<'_> {
     async fn list(&self, kind: ListKind, record: Record) -> Result<Response<Body>, RpcFailure> {
         let incoming = self.incoming;
         incoming.gateway.watch(&incoming.target);
-        let cursor = cursor(self.request.params).map_err(|error| refusal(StatusCode::OK, &error))?;
+        let cursor =
+            cursor(self.request.params).map_err(|error| refusal(StatusCode::OK, &error))?;
         let lists = &incoming.gateway.lists;
         let caller = self.caller();
-        let page = lists.page(&incoming.target, kind, &caller, cursor.as_deref(), self.deadline()).await;
+        let page = lists
+            .page(
+                &incoming.target,
+                kind,
+                &caller,
+                cursor.as_deref(),
+                self.deadline(),
+            )
+            .await;
         let page = match page {
             Ok(page) => page,
             Err(failed) => {
@@ -155,21 +186,9 @@ impl Modern<'_> {
                 return Err(error::list_failure(&failed, version::Era::Modern));
             }
         };
-        let info = self.server_info(&caller).await;
-        let result = page.result(Version::LATEST_MODERN, Some(&info));
+        let body = page.modern_response(&self.request.id);
         record.end(Outcome::Ok);
-        let body = list_response(&self.request.id, &result);
         Ok(with_status(stream::json(StatusCode::OK, body), page.status))
-    }
-
-    /// Who answers: the server as it names itself, or the gateway.
-    async fn server_info(&self, caller: &Caller) -> Box<Raw> {
-        let lists = &self.incoming.gateway.lists;
-        let known = match &self.incoming.target {
-            Target::One(server) => lists.discovery(server, caller, self.deadline()).await.ok(),
-            Target::All => None,
-        };
-        known.and_then(|served| served.value.server_info.clone()).unwrap_or_else(about::gateway_info)
     }
 
     fn cached(&self, result: &RawObject<'_>, status: CacheStatus) -> Response<Body> {
@@ -183,9 +202,16 @@ impl Modern<'_> {
         let caller = self.caller();
         let method = &*self.request.method;
         let params = self.request.params;
-        let routed = route::route(gateway, &incoming.target, &caller, method, params, self.deadline())
-            .await
-            .map_err(|error| refusal(modern_status(error.code), &error))?;
+        let routed = route::route(
+            gateway,
+            &incoming.target,
+            &caller,
+            method,
+            params,
+            self.deadline(),
+        )
+        .await
+        .map_err(|error| refusal(modern_status(error.code), &error))?;
         record.server(&routed.server.id);
         let headers = self.param_headers(&routed, &caller).await?;
         if method == method::RESOURCES_READ
@@ -223,7 +249,12 @@ impl Modern<'_> {
         let deadline = Instant::now() + routed.server.timeout;
         let params = routed.params.as_deref()?;
         // What the cache cannot answer is asked like any other call, for its error too.
-        gateway.lists.read(&routed.server, caller, params, deadline).await?.ok()
+        gateway
+            .lists
+            .read(&routed.server, caller, params, deadline)
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Checks the headers that repeat arguments and makes those for the server.
@@ -236,14 +267,27 @@ impl Modern<'_> {
             return Ok(Vec::new());
         }
         let headers = &self.incoming.headers;
-        let params = routed.params.as_deref().and_then(|params| RawObject::parse(params).ok());
-        let name = params.as_ref().and_then(|params| params.get_str("name")).unwrap_or_default();
+        let params = routed
+            .params
+            .as_deref()
+            .and_then(|params| RawObject::parse(params).ok());
+        let name = params
+            .as_ref()
+            .and_then(|params| params.get_str("name"))
+            .unwrap_or_default();
         let arguments = params.as_ref().and_then(|params| params.get("arguments"));
-        let tool = self.incoming.gateway.lists.tool(&routed.server, caller, &name, self.deadline()).await;
+        let tool = self
+            .incoming
+            .gateway
+            .lists
+            .tool(&routed.server, caller, &name, self.deadline())
+            .await;
         let Some(tool) = tool else {
             return Ok(unknown(&ParamHeaders::default(), headers).collect());
         };
-        tool.param_headers.check(headers, arguments).map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
+        tool.param_headers
+            .check(headers, arguments)
+            .map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
         let mut outgoing = tool.param_headers.headers_for(arguments);
         outgoing.extend(unknown(&tool.param_headers, headers));
         Ok(outgoing)
@@ -258,7 +302,11 @@ impl Modern<'_> {
         let items = streams::unfold(Some(flow), |flow| async {
             let mut flow = flow?;
             let item = flow.next().await;
-            let rest = if matches!(item, Item::Done(_)) { None } else { Some(flow) };
+            let rest = if matches!(item, Item::Done(_)) {
+                None
+            } else {
+                Some(flow)
+            };
             Some((item, rest))
         });
         let mut items = Box::pin(items);
@@ -276,16 +324,22 @@ impl Modern<'_> {
         };
         let held = gateway.stream_place().map_err(|error| no_place(&error))?;
         let mut record = Some(record);
-        let frames = streams::iter(first).chain(items).map(move |item| match item {
-            Item::Message(message) => sse::event(None, None, &message),
-            Item::Done(answer) => {
-                if let Some(record) = record.take() {
-                    record.answered(&answer);
+        let frames = streams::iter(first)
+            .chain(items)
+            .map(move |item| match item {
+                Item::Message(message) => sse::event(None, None, &message),
+                Item::Done(answer) => {
+                    if let Some(record) = record.take() {
+                        record.answered(&answer);
+                    }
+                    sse::event(None, None, &message::response_bytes(&id, &answer))
                 }
-                sse::event(None, None, &message::response_bytes(&id, &answer))
-            }
-        });
-        Ok(stream::event_stream(Box::pin(frames), gateway.config.node.keep_alive, held))
+            });
+        Ok(stream::event_stream(
+            Box::pin(frames),
+            gateway.config.node.keep_alive,
+            held,
+        ))
     }
 }
 
@@ -294,41 +348,36 @@ fn unknown<'h>(
     known: &'h ParamHeaders,
     headers: &'h HeaderMap,
 ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + 'h {
-    known.unknown(headers).map(|(name, value)| (name.clone(), value.clone()))
+    known
+        .unknown(headers)
+        .map(|(name, value)| (name.clone(), value.clone()))
 }
 
 fn modern_status(code: i64) -> StatusCode {
     error::rpc_status(version::Era::Modern, code)
 }
 
-/// A response around a list result, whose items are copied once.
-fn list_response(id: &RequestId, result: &ListResult) -> Bytes {
-    let length = result.head.len() + result.items.len() + result.tail.len();
-    let mut body = Vec::with_capacity(length + 64);
-    body.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
-    body.extend_from_slice(id.as_raw().get().as_bytes());
-    body.extend_from_slice(br#","result":"#);
-    body.extend_from_slice(&result.head);
-    body.extend_from_slice(&result.items);
-    body.extend_from_slice(&result.tail);
-    body.push(b'}');
-    body.into()
-}
-
 fn with_status(mut response: Response<Body>, status: CacheStatus) -> Response<Body> {
-    response.headers_mut().insert(CACHE_HEADER, HeaderValue::from_static(status.as_str()));
+    response
+        .headers_mut()
+        .insert(CACHE_HEADER, HeaderValue::from_static(status.as_str()));
     response
 }
 
 fn set_hints(result: &mut RawObject<'_>, ttl: std::time::Duration, public: bool) {
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     result.set("ttlMs", json::raw(&ttl_ms));
-    result.set("cacheScope", json::raw_str(if public { "public" } else { "private" }));
+    result.set(
+        "cacheScope",
+        json::raw_str(if public { "public" } else { "private" }),
+    );
 }
 
 /// The cursor of a list request; an empty one is the first page.
 pub(crate) fn cursor(params: Option<&Raw>) -> Result<Option<String>, RpcError> {
-    let Some(params) = params.and_then(|params| RawObject::parse(params).ok()) else { return Ok(None) };
+    let Some(params) = params.and_then(|params| RawObject::parse(params).ok()) else {
+        return Ok(None);
+    };
     match params.get("cursor") {
         None => Ok(None),
         Some(_) => match params.get_str("cursor") {
@@ -341,5 +390,9 @@ pub(crate) fn cursor(params: Option<&Raw>) -> Result<Option<String>, RpcError> {
 /// The client's trace: `_meta` first, then the header.
 pub(crate) fn trace(incoming: &Incoming, params: Option<&Raw>) -> TraceContext {
     let trace = envelope::trace_context(params);
-    if trace.traceparent.is_some() { trace } else { TraceContext::from_headers(&incoming.headers) }
+    if trace.traceparent.is_some() {
+        trace
+    } else {
+        TraceContext::from_headers(&incoming.headers)
+    }
 }
