@@ -37,7 +37,7 @@ pub use self::{
 use self::{
     fetch::{Fetcher, Wanted},
     merged::{Merger, Part, Parts},
-    page::{Keeping, Place},
+    page::{Keeping, Place, Source},
 };
 use crate::{
     cache::{Cache, CacheKey, CacheStatus, Durations, Fetch, Scope, Served, Subject},
@@ -49,7 +49,7 @@ use crate::{
         capabilities::ClientCapabilities,
         method::{self, ListKind},
         seal::Sealer,
-        version::{Era, Version},
+        version::Era,
     },
     servers::{Server, Servers},
     telemetry::metrics::Metrics,
@@ -70,13 +70,16 @@ pub struct Settings {
     pub list_deadline: Duration,
     /// How much of one list is taken.
     pub bounds: Bounds,
+    /// Who answers for merged lists and for a server that does not say who it is.
+    pub server_info: Arc<Raw>,
 }
 
 impl Settings {
     /// From the node's configuration.
     #[must_use]
-    pub fn new(cache: &config::Cache, limits: &config::Limits) -> Self {
+    pub fn new(cache: &config::Cache, limits: &config::Limits, server_info: Box<Raw>) -> Self {
         Self {
+            server_info: server_info.into(),
             durations: cache.lists,
             page_size: cache.page_size.max(1),
             list_deadline: cache.list_deadline,
@@ -90,15 +93,13 @@ impl Settings {
     }
 }
 
-/// On whose behalf a list is asked for, and in whose shape it is wanted.
+/// On whose behalf a list is asked for.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The authorization context.
     pub principal: Principal,
     /// What the client declared.
     pub capabilities: ClientCapabilities,
-    /// The version spoken with the client.
-    pub version: Version,
 }
 
 impl Caller {
@@ -108,7 +109,6 @@ impl Caller {
         Self {
             principal,
             capabilities: ClientCapabilities::none(),
-            version: Version::LATEST_MODERN,
         }
     }
 }
@@ -222,25 +222,28 @@ impl Lists {
         let page = match target {
             Target::One(server) => {
                 let part = self.catalogue(server, kind, caller, deadline).await?;
+                let keeping = keeping(&part.served);
                 let place = place(Some(&server.id), part.served.digest);
-                let list = part.catalogue.items_for(caller.version).clone();
-                let (range, next_cursor) = place.run(place.offset(cursor)?, size, list.len())?;
+                let source = Source::One(part.catalogue);
+                let (range, next_cursor) = place.run(cursor, size, source.len())?;
+                let server_info = part.document.server_info.clone().map(Arc::from);
                 ListPage {
                     next_cursor,
-                    extras: part.catalogue.extras().clone(),
-                    ..ListPage::new(kind, list, range, keeping(&part.served))
+                    server_info: server_info.unwrap_or_else(|| self.server_info()),
+                    ..ListPage::new(kind, source, range, keeping, self.server_info())
                 }
             }
             Target::All => {
                 let parts = self.parts(kind, caller, deadline).await;
-                let (list, generation) = self.merger.merge(kind, caller.version, &parts);
-                let place = place(None, generation);
-                let (range, next_cursor) = place.run(place.offset(cursor)?, size, list.len())?;
+                let merged = self.merger.merge(kind, &parts);
+                let place = place(None, merged.generation());
+                let source = Source::All(merged);
+                let (range, next_cursor) = place.run(cursor, size, source.len())?;
                 let keeping = parts.keeping();
                 ListPage {
                     next_cursor,
                     missing: parts.missing,
-                    ..ListPage::new(kind, list, range, keeping)
+                    ..ListPage::new(kind, source, range, keeping, self.server_info())
                 }
             }
         };
@@ -268,47 +271,28 @@ impl Lists {
         document(server, &served)
     }
 
-    /// What all servers say of themselves, in configured order, and those that
-    /// could not be asked within the merged lists' deadline.
-    pub async fn discover_all(
-        &self,
-        caller: &Caller,
-        deadline: Instant,
-    ) -> (Vec<(Arc<Server>, Served<Document>)>, Vec<Missing>) {
-        let servers = self.servers.all();
-        let deadline = self.part_deadline(deadline);
-        let asked = servers.iter().map(|server| async move {
-            let document = self.discovery(server, caller, deadline).await;
-            (Arc::clone(server), document)
-        });
-        let mut present = Vec::new();
-        let mut missing = Vec::new();
-        for (server, document) in futures_util::future::join_all(asked).await {
-            match document {
-                Ok(document) => present.push((server, document)),
-                Err(error) => missing.push(absent(&server.id, &error)),
-            }
-        }
-        (present, missing)
-    }
-
     /// Reads a resource from the cache, when the request and the server allow
     /// it. `None`: the caller has to ask the server itself.
+    ///
+    /// # Errors
+    /// When the server was asked and has no answer.
     pub async fn read(
         &self,
         server: &Arc<Server>,
         caller: &Caller,
         params: &Raw,
         deadline: Instant,
-    ) -> Option<Result<Read, ListError>> {
-        let uri = read::plain_uri(params)?;
+    ) -> Result<Option<Read>, ListError> {
+        let Some(uri) = read::plain_uri(params) else {
+            return Ok(None);
+        };
         let slot = (server.id.clone(), uri);
         if self.not_kept.contains_key(&slot) {
-            return None;
+            return Ok(None);
         }
-        let description = self.description(server, caller, deadline).await.ok()?;
+        let description = self.description(server, caller, deadline).await?;
         if description.version.era() == Era::Legacy {
-            return None;
+            return Ok(None);
         }
         let wanted = Wanted::Resource {
             params: params.to_owned(),
@@ -320,21 +304,17 @@ impl Lists {
         let served = self
             .cache
             .get(&key, &self.settings.durations, fetch, deadline)
-            .await;
-        let served = match served {
-            Ok(served) => served,
-            Err(error) => return Some(Err(error.into())),
-        };
+            .await?;
         self.metrics.cache(method, served.status);
         let Listing::Read(read) = &*served.value else {
-            return None;
+            return Err(foreign(server, method));
         };
         if served.status == CacheStatus::Bypass {
             self.not_kept.insert(slot, ());
         }
         let keeping = keeping(&served);
-        Some(Ok(Read {
-            result: read.with_hints(keeping.ttl, keeping.public)?,
+        Ok(Some(Read {
+            result: read.with_hints(keeping.ttl, keeping.public),
             upstream: read.upstream,
             status: served.status,
         }))
@@ -401,7 +381,7 @@ impl Lists {
             .cache
             .get(&key, &self.settings.durations, fetch, deadline)
             .await?;
-        let part = as_part(server, kind, served)?;
+        let part = as_part(server, kind, served, description)?;
         if part.catalogue.upstream().era() != era {
             // The server changed its era: what was known of it is wrong.
             let subject = Subject {
@@ -466,6 +446,10 @@ impl Lists {
         Ok(served.value)
     }
 
+    fn server_info(&self) -> Arc<Raw> {
+        Arc::clone(&self.settings.server_info)
+    }
+
     fn part_deadline(&self, deadline: Instant) -> Instant {
         deadline.min(Instant::now() + self.settings.list_deadline)
     }
@@ -520,10 +504,16 @@ fn absent(server: &ServerId, error: &ListError) -> Missing {
 
 /// Entries of different methods have different keys, so another kind of value
 /// under this one was written by something else.
-fn as_part(server: &Server, kind: ListKind, served: Served<Listing>) -> Result<Part, ListError> {
+fn as_part(
+    server: &Server,
+    kind: ListKind,
+    served: Served<Listing>,
+    document: Arc<Document>,
+) -> Result<Part, ListError> {
     match &*served.value {
         Listing::Catalogue(catalogue) => Ok(Part {
             catalogue: Arc::clone(catalogue),
+            document,
             served,
         }),
         Listing::Document(_) | Listing::Read(_) => Err(foreign(server, kind.method())),

@@ -37,8 +37,9 @@ pub mod legacy;
 mod mailbox;
 pub mod modern;
 mod park;
+pub(crate) mod standalone;
 
-pub(crate) use mailbox::Mailboxes;
+pub(crate) use mailbox::{Delivery, Letter, Mailbox, Mailboxes};
 
 /// Bounds on calls.
 #[derive(Debug, Clone)]
@@ -55,6 +56,8 @@ pub struct Settings {
     pub max_events: u32,
     /// How long they are kept.
     pub events_ttl: Duration,
+    /// Pause before a lost stream to a server is opened again.
+    pub stream_retry: Duration,
     /// Who answers for a server that does not say who it is.
     pub server_info: Box<Raw>,
 }

@@ -60,7 +60,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_longer_one_is_refused_with_the_setting() {
-        let error = read(Body::from("123456"), 5, SECOND).await.expect_err("too long");
+        let error = read(Body::from("123456"), 5, SECOND)
+            .await
+            .expect_err("too long");
         assert!(matches!(error, BodyError::TooLarge { limit: 5 }));
         assert!(error.to_string().contains("limits.body"));
     }
@@ -76,7 +78,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_given_up() {
         let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
-        let error = read(Body::from_stream(never), 5, SECOND).await.expect_err("too slow");
+        let error = read(Body::from_stream(never), 5, SECOND)
+            .await
+            .expect_err("too slow");
         assert!(matches!(error, BodyError::TooSlow { .. }));
     }
 }

@@ -135,16 +135,17 @@ fn refusal(refused: &Refused) -> Response {
     });
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = StatusCode::FORBIDDEN;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && request
+            .headers()
+            .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 fn preflight(headers: &HeaderMap) -> Response {
@@ -208,7 +209,10 @@ mod tests {
         pairs
             .iter()
             .map(|&(name, value)| {
-                (HeaderName::from_static(name), value.parse().expect("header value"))
+                (
+                    HeaderName::from_static(name),
+                    value.parse().expect("header value"),
+                )
             })
             .collect::<Vec<_>>()
             .into_iter()
@@ -222,10 +226,17 @@ mod tests {
     fn foreign_hosts_and_origins_are_refused_with_the_setting() {
         let guard = Guard::new(&Node::default());
         let path = Uri::from_static("/mcp");
-        let good = headers(&[("host", "localhost:8080"), ("origin", "http://localhost:6274")]);
+        let good = headers(&[
+            ("host", "localhost:8080"),
+            ("origin", "http://localhost:6274"),
+        ]);
         assert_eq!(guard.check(&path, &good), Ok(()));
         let host = guard.check(&path, &headers(&[("host", "evil.example.com")]));
-        assert!(host.expect_err("foreign").to_string().contains("node.allowed_hosts"));
+        assert!(
+            host.expect_err("foreign")
+                .to_string()
+                .contains("node.allowed_hosts")
+        );
         let origin = headers(&[("host", "localhost"), ("origin", "http://evil.example.com")]);
         let origin = guard.check(&path, &origin).expect_err("foreign");
         assert!(origin.to_string().contains("node.allowed_origins"));
@@ -237,22 +248,39 @@ mod tests {
         let path = Uri::from_static("/mcp");
         assert_eq!(guard.check(&path, &HeaderMap::new()), Ok(()));
         let twice = headers(&[("host", "localhost"), ("host", "evil.example.com")]);
-        assert_eq!(guard.check(&path, &twice), Err(Refused::Repeated { header: "host" }));
-        let origins = headers(&[("origin", "http://localhost"), ("origin", "http://localhost")]);
-        assert_eq!(guard.check(&path, &origins), Err(Refused::Repeated { header: "origin" }));
+        assert_eq!(
+            guard.check(&path, &twice),
+            Err(Refused::Repeated { header: "host" })
+        );
+        let origins = headers(&[
+            ("origin", "http://localhost"),
+            ("origin", "http://localhost"),
+        ]);
+        assert_eq!(
+            guard.check(&path, &origins),
+            Err(Refused::Repeated { header: "origin" })
+        );
         let http2 = Uri::from_static("http://evil.example.com/mcp");
-        assert!(matches!(guard.check(&http2, &HeaderMap::new()), Err(Refused::Host { .. })));
+        assert!(matches!(
+            guard.check(&http2, &HeaderMap::new()),
+            Err(Refused::Host { .. })
+        ));
     }
 
     #[test]
     fn a_refusal_is_an_error_without_id() {
-        let response = refusal(&Refused::Origin { origin: "http://a\"b".into() });
+        let response = refusal(&Refused::Origin {
+            origin: "http://a\"b".into(),
+        });
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
     }
 
     #[test]
     fn preflights_allow_parameter_headers_by_name() {
-        let asked = headers(&[("access-control-request-headers", "Mcp-Param-Site, x-evil, mcp-method")]);
+        let asked = headers(&[(
+            "access-control-request-headers",
+            "Mcp-Param-Site, x-evil, mcp-method",
+        )]);
         let allowed = allowed_request_headers(&asked);
         assert!(allowed.contains("mcp-param-site") && allowed.contains("mcp-session-id"));
         assert!(!allowed.contains("x-evil"));

@@ -190,8 +190,9 @@ async fn connection<S>(
         return;
     }
     let spoke = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request: Request<Incoming>| {
-        spoke.store(true, Ordering::Relaxed);
+    let has_spoken = Arc::clone(&spoke);
+    let service = service_fn(move |request: Request<Incoming>| {
+        has_spoken.store(true, Ordering::Relaxed);
         answer(app.clone(), request, peer, settings)
     });
     let serving = server.serve_connection(TokioIo::new(stream), service);

@@ -12,7 +12,8 @@ use super::{
     Caller, Catalogue, Lists, Tool, as_part, document, document_key, list_key, uri_template,
 };
 use crate::{
-    mcp::{method::ListKind, name},
+    ids::Principal,
+    mcp::{method::ListKind, name, version::Version},
     servers::Server,
 };
 
@@ -73,8 +74,9 @@ impl Lists {
             .parts(ListKind::ResourceTemplates, caller, deadline)
             .await;
         let owner = templates.present.iter().find(|part| {
+            // A completion names the template itself.
             let mut names = part.catalogue.names();
-            names.any(|template| uri_template::matches(template, uri))
+            names.any(|template| template == uri || uri_template::matches(template, uri))
         });
         if let Some(owner) = owner {
             return self.servers.get(owner.catalogue.server().as_str());
@@ -86,6 +88,15 @@ impl Lists {
         }
     }
 
+    /// The version spoken with a server, if this node knows; no I/O.
+    #[must_use]
+    pub fn spoken(&self, server: &Server) -> Option<Version> {
+        let caller = Caller::plain(Principal::ANONYMOUS);
+        let described = self.cache.peek(&document_key(server, &caller))?;
+        let described = document(server, &described).ok()?;
+        Some(described.value.version)
+    }
+
     /// A list as this node holds it, fetched when it holds none.
     async fn held(
         &self,
@@ -95,11 +106,11 @@ impl Lists {
         deadline: Instant,
     ) -> Option<Arc<Catalogue>> {
         if let Some(described) = self.cache.peek(&document_key(server, caller)) {
-            let era = document(server, &described).ok()?.value.version.era();
-            if let Some(served) = self.cache.peek(&list_key(server, kind, era, caller)) {
-                return as_part(server, kind, served)
-                    .ok()
-                    .map(|part| part.catalogue);
+            let document = document(server, &described).ok()?.value;
+            let key = list_key(server, kind, document.version.era(), caller);
+            if let Some(served) = self.cache.peek(&key) {
+                let part = as_part(server, kind, served, document);
+                return part.ok().map(|part| part.catalogue);
             }
         }
         match self.catalogue(server, kind, caller, deadline).await {

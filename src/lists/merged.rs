@@ -5,12 +5,17 @@
 //! is kept as long as its parts are the same objects, so that serving it again
 //! costs no more than serving one server's list.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 
 use super::{
     catalogue::Catalogue,
+    discovery::Document,
     items::Items,
     page::{Keeping, Missing},
 };
@@ -30,6 +35,7 @@ const KEPT: u64 = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) catalogue: Arc<Catalogue>,
+    pub(super) document: Arc<Document>,
     pub(super) served: Served<super::Listing>,
 }
 
@@ -87,18 +93,88 @@ fn worse(a: CacheStatus, b: CacheStatus) -> CacheStatus {
     if rank(b) > rank(a) { b } else { a }
 }
 
-/// A merged list, and what it was merged from.
+/// A merged list: which items of which parts it consists of.
 #[derive(Debug)]
-struct Merged {
+pub(super) struct Merged {
     parts: Vec<Arc<Catalogue>>,
-    items: Items,
+    /// Of each part, the items that are shown.
+    shown: Vec<Vec<usize>>,
+    length: usize,
     generation: u64,
+    shaped: [OnceLock<Items>; Version::ALL.len()],
+}
+
+impl Merged {
+    fn new(parts: &Parts) -> Self {
+        let catalogues: Vec<_> = parts
+            .present
+            .iter()
+            .map(|part| Arc::clone(&part.catalogue))
+            .collect();
+        let shown = choose(&catalogues);
+        Self {
+            length: shown.iter().map(Vec::len).sum(),
+            generation: parts.generation(),
+            shaped: Default::default(),
+            parts: catalogues,
+            shown,
+        }
+    }
+
+    /// How many items there are.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Identifies the content on every node.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The items as a client of `version` is to see them.
+    pub(super) fn items_for(&self, version: Version) -> &Items {
+        self.shaped[version as usize].get_or_init(|| self.join(version))
+    }
+
+    fn join(&self, version: Version) -> Items {
+        let mut items = Vec::with_capacity(self.length);
+        for (part, shown) in self.parts.iter().zip(&self.shown) {
+            let renamed = part.merged_for(version);
+            items.extend(shown.iter().map(|&at| renamed.run(at..at + 1)));
+        }
+        Items::join(&items).unwrap_or_else(|error| {
+            tracing::error!(%error, "the merged list is too long");
+            Items::default()
+        })
+    }
+
+    fn is_of(&self, parts: &Parts) -> bool {
+        let made_of = self.parts.iter();
+        self.parts.len() == parts.present.len()
+            && made_of
+                .zip(&parts.present)
+                .all(|(made, part)| Arc::ptr_eq(made, &part.catalogue))
+    }
+}
+
+/// The items of each part whose name no earlier item has.
+fn choose(parts: &[Arc<Catalogue>]) -> Vec<Vec<usize>> {
+    let mut seen = HashSet::new();
+    parts
+        .iter()
+        .map(|part| {
+            let names = part.merged_names().enumerate();
+            names
+                .filter_map(|(at, name)| seen.insert(name).then_some(at))
+                .collect()
+        })
+        .collect()
 }
 
 /// Merged lists that were made lately.
 #[derive(Debug)]
 pub(super) struct Merger {
-    made: moka::sync::Cache<(ListKind, Version, u64), Arc<Merged>>,
+    made: moka::sync::Cache<(ListKind, u64), Arc<Merged>>,
 }
 
 impl Merger {
@@ -108,32 +184,16 @@ impl Merger {
         }
     }
 
-    /// The merged list for a client of `version`, and its generation.
-    pub(super) fn merge(&self, kind: ListKind, version: Version, parts: &Parts) -> (Items, u64) {
-        let same = |merged: &Merged| {
-            merged.parts.len() == parts.present.len()
-                && merged
-                    .parts
-                    .iter()
-                    .zip(&parts.present)
-                    .all(|(made, part)| Arc::ptr_eq(made, &part.catalogue))
-        };
-        let key = (kind, version, identity(parts));
+    /// The merged list of these parts.
+    pub(super) fn merge(&self, kind: ListKind, parts: &Parts) -> Arc<Merged> {
+        let key = (kind, identity(parts));
         // The addresses in the key may have been used again: compare the objects.
-        if let Some(merged) = self.made.get(&key).filter(|merged| same(merged)) {
-            return (merged.items.clone(), merged.generation);
+        if let Some(merged) = self.made.get(&key).filter(|merged| merged.is_of(parts)) {
+            return merged;
         }
-        let merged = Arc::new(Merged {
-            items: merge(version, parts),
-            generation: parts.generation(),
-            parts: parts
-                .present
-                .iter()
-                .map(|part| Arc::clone(&part.catalogue))
-                .collect(),
-        });
+        let merged = Arc::new(Merged::new(parts));
         self.made.insert(key, Arc::clone(&merged));
-        (merged.items.clone(), merged.generation)
+        merged
     }
 }
 
@@ -145,21 +205,4 @@ fn identity(parts: &Parts) -> u64 {
         Arc::as_ptr(&part.catalogue).hash(&mut hasher);
     }
     hasher.finish()
-}
-
-fn merge(version: Version, parts: &Parts) -> Items {
-    let mut seen = HashSet::new();
-    let mut items = Vec::new();
-    for part in &parts.present {
-        let shown = part.catalogue.merged_for(version);
-        for (at, name) in part.catalogue.merged_names().enumerate() {
-            if seen.insert(name) {
-                items.push(shown.run(at..at + 1));
-            }
-        }
-    }
-    Items::join(&items).unwrap_or_else(|error| {
-        tracing::error!(%error, "the merged list is too long");
-        Items::default()
-    })
 }

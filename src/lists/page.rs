@@ -1,10 +1,10 @@
 //! One page of a list for a client, and the list result it becomes.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{items::Items, read::scope_name};
+use super::{catalogue::Catalogue, items::Items, merged::Merged, read::scope_name};
 use crate::{
     cache::CacheStatus,
     ids::{Principal, ServerId},
@@ -13,6 +13,7 @@ use crate::{
         cursor::{BadCursor, Cursor},
         envelope::SERVER_INFO,
         json::{self, RawObject},
+        message::RequestId,
         method::ListKind,
         seal::Sealer,
         version::{Era, Version},
@@ -30,10 +31,10 @@ const SPECIFICATION_PREFIX: &str = "io.modelcontextprotocol/";
 pub struct ListPage {
     /// Which list.
     pub kind: ListKind,
-    pub(super) list: Items,
+    pub(super) source: Source,
     pub(super) range: Range<usize>,
-    /// Unknown members of the upstream's list result, as one JSON object.
-    pub extras: Bytes,
+    /// Who modern clients are told has answered, unless the upstream's result says it.
+    pub server_info: Arc<Raw>,
     /// Leads to the next page; `None` on the last.
     pub next_cursor: Option<String>,
     /// What is left of the list's freshness.
@@ -44,6 +45,39 @@ pub struct ListPage {
     pub status: CacheStatus,
     /// Servers whose part is missing, in configured order.
     pub missing: Vec<Missing>,
+}
+
+/// What a page is taken from.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// One server's list.
+    One(Arc<Catalogue>),
+    /// All servers' lists.
+    All(Arc<Merged>),
+}
+
+impl Source {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(catalogue) => catalogue.items().len(),
+            Self::All(merged) => merged.len(),
+        }
+    }
+
+    fn items_for(&self, version: Version) -> &Items {
+        match self {
+            Self::One(catalogue) => catalogue.items_for(version),
+            Self::All(merged) => merged.items_for(version),
+        }
+    }
+
+    /// Unknown members of the upstream's list result, as one JSON object.
+    fn extras(&self) -> &[u8] {
+        match self {
+            Self::One(catalogue) => catalogue.extras(),
+            Self::All(_) => b"{}",
+        }
+    }
 }
 
 /// A server whose part is missing from a merged list.
@@ -86,26 +120,16 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The position a client asks for. Without a cursor, or with an empty one,
-    /// it is the first page.
-    pub(super) fn offset(&self, cursor: Option<&str>) -> Result<usize, BadCursor> {
-        let Some(text) = cursor.filter(|text| !text.is_empty()) else {
-            return Ok(0);
-        };
-        let cursor = Cursor::open(text, self.kind, self.server, self.sealer, self.principal)?;
-        if cursor.generation != self.generation {
-            return Err(BadCursor);
-        }
-        usize::try_from(cursor.offset).map_err(|_| BadCursor)
-    }
-
-    /// The run of at most `size` items from `offset`, and the cursor of what follows.
+    /// The run of at most `size` items that `cursor` leads to in a list of
+    /// `length`, and the cursor of what follows. Without a cursor, or with an
+    /// empty one, it is the first.
     pub(super) fn run(
         &self,
-        offset: usize,
+        cursor: Option<&str>,
         size: usize,
         length: usize,
     ) -> Result<(Range<usize>, Option<String>), BadCursor> {
+        let offset = self.offset(cursor)?;
         if offset > length {
             return Err(BadCursor);
         }
@@ -121,6 +145,17 @@ impl Place<'_> {
         });
         Ok((offset..end, next))
     }
+
+    fn offset(&self, cursor: Option<&str>) -> Result<usize, BadCursor> {
+        let Some(text) = cursor.filter(|text| !text.is_empty()) else {
+            return Ok(0);
+        };
+        let cursor = Cursor::open(text, self.kind, self.server, self.sealer, self.principal)?;
+        if cursor.generation != self.generation {
+            return Err(BadCursor);
+        }
+        usize::try_from(cursor.offset).map_err(|_| BadCursor)
+    }
 }
 
 /// How a list was come by and how long it may be kept.
@@ -132,12 +167,18 @@ pub(super) struct Keeping {
 }
 
 impl ListPage {
-    pub(super) fn new(kind: ListKind, list: Items, range: Range<usize>, keeping: Keeping) -> Self {
+    pub(super) fn new(
+        kind: ListKind,
+        source: Source,
+        range: Range<usize>,
+        keeping: Keeping,
+        server_info: Arc<Raw>,
+    ) -> Self {
         Self {
             kind,
-            list,
+            source,
             range,
-            extras: Bytes::from_static(b"{}"),
+            server_info,
             next_cursor: None,
             ttl: keeping.ttl,
             public: keeping.public,
@@ -158,25 +199,43 @@ impl ListPage {
         self.range.is_empty()
     }
 
-    /// The items, joined by commas.
+    /// The items as a client of `version` is to see them, joined by commas.
     #[must_use]
-    pub fn items(&self) -> Bytes {
-        self.list.run(self.range.clone())
+    pub fn items(&self, version: Version) -> Bytes {
+        self.source.items_for(version).run(self.range.clone())
     }
 
     /// The items as a JSON array; costs nothing when the page is the whole list.
     #[must_use]
-    pub fn array(&self) -> Bytes {
-        if self.range == (0..self.list.len()) {
-            return self.list.array().clone();
+    pub fn array(&self, version: Version) -> Bytes {
+        let items = self.source.items_for(version);
+        if self.range == (0..items.len()) {
+            return items.array().clone();
         }
-        [b"[", &*self.items(), b"]"].concat().into()
+        [b"[", &*items.run(self.range.clone()), b"]"]
+            .concat()
+            .into()
     }
 
-    /// The list result for a client of `version`. `server_info` is named as
-    /// the server to modern clients unless the upstream's result names one.
+    /// The whole response to a modern client's request.
     #[must_use]
-    pub fn result(&self, version: Version, server_info: Option<&Raw>) -> ListResult {
+    pub fn modern_response(&self, id: &RequestId) -> Bytes {
+        let result = self.result(Version::LATEST_MODERN);
+        let parts: [&[u8]; 7] = [
+            br#"{"jsonrpc":"2.0","id":"#,
+            id.as_raw().get().as_bytes(),
+            br#","result":"#,
+            &result.head,
+            &result.items,
+            &result.tail,
+            b"}",
+        ];
+        parts.concat().into()
+    }
+
+    /// The list result for a client of `version`.
+    #[must_use]
+    pub fn result(&self, version: Version) -> ListResult {
         let modern = version.era() == Era::Modern;
         let mut head = Vec::with_capacity(64);
         head.push(b'{');
@@ -199,18 +258,18 @@ impl ListPage {
             );
             tail.extend_from_slice(hints.as_bytes());
         }
-        self.write_extras(&mut tail, modern, server_info.filter(|_| modern));
+        self.write_extras(&mut tail, modern);
         tail.push(b'}');
         ListResult {
             head,
-            items: self.items(),
+            items: self.items(version),
             tail,
         }
     }
 
     /// The unknown members, and `_meta` with what is added to it.
-    fn write_extras(&self, out: &mut Vec<u8>, modern: bool, server_info: Option<&Raw>) {
-        let extras: Option<&Raw> = match &*self.extras {
+    fn write_extras(&self, out: &mut Vec<u8>, modern: bool) {
+        let extras: Option<&Raw> = match self.source.extras() {
             b"{}" => None,
             bytes => serde_json::from_slice(bytes).ok(),
         };
@@ -220,11 +279,8 @@ impl ListPage {
         let mut meta = extras.get_object("_meta").unwrap_or_default();
         if !modern {
             meta.retain(|key, _| !key.starts_with(SPECIFICATION_PREFIX));
-        }
-        if let Some(server_info) = server_info
-            && !meta.contains(SERVER_INFO)
-        {
-            meta.set(SERVER_INFO, server_info);
+        } else if !meta.contains(SERVER_INFO) {
+            meta.set(SERVER_INFO, &*self.server_info);
         }
         if !self.missing.is_empty() {
             meta.set(MISSING, json::raw(&self.missing));
@@ -245,81 +301,4 @@ fn write_member(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>))
     json::write_str(out, name);
     out.push(b':');
     value(out);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEEPING: Keeping = Keeping {
-        ttl: Duration::from_millis(1500),
-        public: true,
-        status: CacheStatus::Hit,
-    };
-
-    fn page(extras: &'static str) -> ListPage {
-        let list = Items::join(&[r#"{"name":"a"}"#, r#"{"name":"b"}"#]).expect("small");
-        ListPage {
-            extras: Bytes::from_static(extras.as_bytes()),
-            ..ListPage::new(ListKind::Tools, list, 0..2, KEEPING)
-        }
-    }
-
-    fn text(page: &ListPage, version: Version, server_info: Option<&str>) -> String {
-        let info = server_info.map(|info| Raw::from_string(info.to_owned()).expect("JSON"));
-        let result = page.result(version, info.as_deref());
-        String::from_utf8(result.concat()).expect("text")
-    }
-
-    #[test]
-    fn modern_clients_are_told_how_long_to_keep_it() {
-        assert_eq!(
-            text(&page("{}"), Version::V2026_07_28, Some(r#"{"name":"s"}"#)),
-            r#"{"resultType":"complete","tools":[{"name":"a"},{"name":"b"}],"ttlMs":1500,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s"}}}"#
-        );
-    }
-
-    #[test]
-    fn legacy_clients_see_nothing_of_the_modern_era() {
-        let extras = r#"{"x":1.50,"_meta":{"io.modelcontextprotocol/serverInfo":{},"own":2}}"#;
-        assert_eq!(
-            text(&page(extras), Version::V2025_11_25, Some("{}")),
-            r#"{"tools":[{"name":"a"},{"name":"b"}],"x":1.50,"_meta":{"own":2}}"#
-        );
-        assert_eq!(
-            text(&page("{}"), Version::V2024_11_05, None),
-            r#"{"tools":[{"name":"a"},{"name":"b"}]}"#
-        );
-    }
-
-    #[test]
-    fn the_servers_own_name_is_kept() {
-        let extras = r#"{"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"own"}}}"#;
-        let result = text(&page(extras), Version::V2026_07_28, Some(r#"{"name":"s"}"#));
-        assert!(result.contains(r#""name":"own""#) && !result.contains(r#""name":"s""#));
-    }
-
-    #[test]
-    fn missing_servers_are_named_with_a_reason() {
-        let mut page = page("{}");
-        page.missing.push(Missing {
-            server: "slow".into(),
-            reason: "no answer in time".into(),
-        });
-        let result = text(&page, Version::V2025_06_18, None);
-        assert!(result.contains(
-            r#""_meta":{"mcp-fleet/missing":[{"server":"slow","reason":"no answer in time"}]}"#
-        ));
-    }
-
-    #[test]
-    fn the_whole_list_is_served_without_a_copy() {
-        let whole = page("{}");
-        assert_eq!(whole.array().as_ptr(), whole.list.array().as_ptr());
-        let second = ListPage {
-            range: 1..2,
-            ..whole
-        };
-        assert_eq!(second.array(), r#"[{"name":"b"}]"#);
-    }
 }

@@ -57,14 +57,17 @@ impl ReadResult {
         128
     }
 
-    /// The result with the hints replaced; `None` when it is not an object.
-    pub(super) fn with_hints(&self, ttl: Duration, public: bool) -> Option<Box<Raw>> {
-        let raw: &Raw = serde_json::from_slice(&self.raw).ok()?;
-        let mut result = RawObject::parse(raw).ok()?;
+    /// The result with the hints as they are now.
+    pub(super) fn with_hints(&self, ttl: Duration, public: bool) -> Box<Raw> {
+        let raw: Option<&Raw> = serde_json::from_slice(&self.raw).ok();
+        // What was stored was an object: see `fetched`.
+        let mut result = raw
+            .and_then(|raw| RawObject::parse(raw).ok())
+            .unwrap_or_default();
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         result.set("ttlMs", json::raw(&ttl_ms));
         result.set("cacheScope", json::raw_str(scope_name(public)));
-        Some(result.to_raw())
+        result.to_raw()
     }
 }
 

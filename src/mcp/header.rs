@@ -124,7 +124,7 @@ fn malformed(name: &HeaderName, error: BadHeaderValue) -> RpcError {
 }
 
 /// The name as the specification writes it.
-fn display(name: &HeaderName) -> Cow<'_, str> {
+pub(super) fn display(name: &HeaderName) -> Cow<'_, str> {
     match name.as_str() {
         "mcp-protocol-version" => "MCP-Protocol-Version".into(),
         "mcp-method" => "Mcp-Method".into(),

@@ -292,14 +292,14 @@ pub fn is_null(raw: &Raw) -> bool {
 }
 
 /// Why members of an object cannot be looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// It is another kind of value.
     #[error("not a JSON object")]
     NotAnObject,
     /// Two readers of the object could disagree about this member.
     #[error("{0} occurs more than once")]
-    Repeated(&'static str),
+    Repeated(String),
 }
 
 /// The values of a few members, without splitting the whole object.
@@ -308,10 +308,10 @@ pub enum Unreadable {
 /// When `raw` is no object or repeats one of `names`.
 pub fn members<'a, const N: usize>(
     raw: &'a Raw,
-    names: [&'static str; N],
+    names: [&str; N],
 ) -> Result<[Option<&'a Raw>; N], Unreadable> {
-    struct Lookup<const N: usize>([&'static str; N]);
-    impl<'de, const N: usize> Visitor<'de> for Lookup<N> {
+    struct Lookup<'n, const N: usize>([&'n str; N]);
+    impl<'de, const N: usize> Visitor<'de> for Lookup<'_, N> {
         type Value = Result<[Option<&'de Raw>; N], Unreadable>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -330,7 +330,7 @@ pub fn members<'a, const N: usize>(
                     repeated = Some(self.0[at]);
                 }
             }
-            Ok(repeated.map_or(Ok(found), |name| Err(Unreadable::Repeated(name))))
+            Ok(repeated.map_or(Ok(found), |name| Err(Unreadable::Repeated(name.to_owned()))))
         }
     }
     let mut reader = serde_json::Deserializer::from_str(raw.get());
@@ -339,7 +339,7 @@ pub fn members<'a, const N: usize>(
 }
 
 /// Reads a member's name as its place among the wanted ones.
-struct NameIndex<'n>(&'n [&'static str]);
+struct NameIndex<'n>(&'n [&'n str]);
 
 impl<'de> de::DeserializeSeed<'de> for NameIndex<'_> {
     type Value = Option<usize>;
@@ -363,13 +363,13 @@ impl Visitor<'_> for NameIndex<'_> {
 
 /// The value of one member; of repeated ones none.
 #[must_use]
-pub fn member<'a>(raw: &'a Raw, name: &'static str) -> Option<&'a Raw> {
+pub fn member<'a>(raw: &'a Raw, name: &str) -> Option<&'a Raw> {
     members(raw, [name]).ok().and_then(|[value]| value)
 }
 
 /// The value of one member if it is a string.
 #[must_use]
-pub fn member_str<'a>(raw: &'a Raw, name: &'static str) -> Option<Cow<'a, str>> {
+pub fn member_str<'a>(raw: &'a Raw, name: &str) -> Option<Cow<'a, str>> {
     member(raw, name).and_then(as_str)
 }
 

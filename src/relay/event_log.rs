@@ -42,7 +42,17 @@ pub(crate) struct Logged {
 impl EventLog {
     /// A log that costs nothing until it is opened.
     pub(crate) fn new(session: &Arc<str>, store: Arc<dyn Store>, settings: &Settings) -> Self {
-        let stream: Arc<str> = hex(&rand::random::<[u8; 8]>()).into();
+        Self::named("", session, store, settings)
+    }
+
+    /// The same, with a prefix that says what kind of stream it is.
+    pub(crate) fn named(
+        prefix: &str,
+        session: &Arc<str>,
+        store: Arc<dyn Store>,
+        settings: &Settings,
+    ) -> Self {
+        let stream: Arc<str> = format!("{prefix}{}", hex(&rand::random::<[u8; 8]>())).into();
         let key = StreamKey::Events {
             session: Arc::clone(session),
             stream: Arc::clone(&stream),
@@ -153,6 +163,16 @@ impl Replay {
             read: std::collections::VecDeque::new(),
         };
         Ok(replay.fill().await?.then_some(replay))
+    }
+
+    /// The stream that is read.
+    pub(crate) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// The events there are, without those to come.
+    pub(crate) fn into_read(self) -> std::collections::VecDeque<Logged> {
+        self.read
     }
 
     /// The next event. Ends with the last one, or when the log is gone.

@@ -21,11 +21,13 @@ use super::{
     mailbox::{Delivery, Letter, Mailbox},
 };
 use crate::{
+    fleet::{Heard, News},
+    ids::Principal,
     ids::hex,
     mcp::{
         Raw,
         capabilities::InputKind,
-        envelope::LogLevel,
+        envelope::{LogLevel, TraceContext},
         error::RpcError,
         json::{self, RawObject},
         message::{self, Answer, Message, RequestId},
@@ -33,9 +35,10 @@ use crate::{
         mrtr::{self, InputRequired},
         shape,
     },
+    servers::Server,
     session::Session,
     store::StoreError,
-    upstream::Event,
+    upstream::{ClientSession, Event},
 };
 
 /// Items a client that reads slowly may be behind.
@@ -73,10 +76,9 @@ impl Flow {
         self.items.recv().await
     }
 
-    /// Makes the stream resumable from its very beginning and answers the id
-    /// that stands before its first event.
-    pub async fn open_log(&self) -> Option<String> {
-        self.log.open().await
+    /// Where the stream's events are written for those who resume it.
+    pub(crate) fn log(&self) -> &Arc<EventLog> {
+        &self.log
     }
 }
 
@@ -471,12 +473,99 @@ fn is_progress(bytes: &[u8]) -> bool {
     matches!(message::parse_message(bytes), Ok(Message::Notification(n)) if n.method == method::PROGRESS)
 }
 
-fn mailbox_address(session: &str, call: &str) -> Arc<str> {
+pub(super) fn mailbox_address(session: &str, call: &str) -> Arc<str> {
     // Part of the address is the session's key, so an answer reaches only questions of its own session.
     format!("ask-{session}-{call}").into()
 }
 
 impl Relay {
+    /// Cancels a call that runs on this node; `false` when none does.
+    pub(crate) fn cancel(&self, session: &str, request: &str) -> bool {
+        self.running.cancel(session, request)
+    }
+
+    /// Cancels calls that clients cancelled on other nodes or whose session
+    /// ended, until the node stops.
+    pub async fn follow(&self) {
+        let mut listener = self.fleet.listen();
+        while let Some(heard) = listener.next().await {
+            let Heard::News(news) = heard else { continue };
+            match &*news {
+                News::Cancelled { session, request } => {
+                    self.running.cancel(session, request);
+                }
+                News::Revoked { session } => self.running.cancel_all(session),
+                News::Changed { .. } | News::SessionChanged { .. } | News::StreamTaken { .. } => {}
+            }
+        }
+    }
+
+    /// Passes a notification of a legacy client on to its session at a server.
+    pub(crate) async fn notify(
+        &self,
+        server: &Server,
+        session: &ClientSession,
+        method: &str,
+        params: Option<&Raw>,
+    ) {
+        let Some(replica) = server.home_of(&session.key, &[]) else {
+            return;
+        };
+        let deadline = Instant::now() + server.timeout;
+        if let Err(error) = self
+            .upstreams
+            .notify(&replica, session, method, params, deadline)
+            .await
+        {
+            tracing::debug!(server = %server.id, method, error = &error as &dyn std::error::Error, "a notification was not passed on");
+        }
+    }
+
+    /// Tells a server the log level of a client session, if that server keeps one.
+    pub(crate) async fn set_level(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        session: &ClientSession,
+        principal: Principal,
+        level: LogLevel,
+    ) {
+        let deadline = Instant::now() + server.timeout;
+        let Ok(description) = self.describe(server, deadline).await else {
+            return;
+        };
+        if !description.capabilities.has_logging() {
+            return;
+        }
+        let call = Call {
+            server: Arc::clone(server),
+            method: method::LOGGING_SET_LEVEL.to_owned(),
+            params: Some(json::raw(&serde_json::json!({ "level": level.as_str() }))),
+            principal,
+            capabilities: session.capabilities.clone(),
+            log_level: None,
+            progress_token: None,
+            trace: TraceContext::default(),
+            headers: Vec::new(),
+            session: Some(session.clone()),
+        };
+        // A modern server has no such method and learns the level with each call.
+        if description.speaks_legacy()
+            && let Err(error) = self.finish_quietly(&call, deadline).await
+        {
+            tracing::debug!(server = %server.id, %error, "a log level was not passed on");
+        }
+    }
+
+    async fn finish_quietly(
+        self: &Arc<Self>,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<(), RelayError> {
+        let mut begun = self.begin(call, deadline).await?;
+        while !matches!(begun.next(deadline).await?, Event::Done(_)) {}
+        Ok(())
+    }
+
     /// Passes a legacy client's answer to whoever asked, on any node. An
     /// answer nobody waits for is dropped.
     ///

@@ -47,6 +47,10 @@ pub(crate) enum Letter {
     Notification(Bytes),
     /// To a claimer: how the round ended.
     Done(Answer),
+    /// To the holder of an HTTP+SSE stream: a message for the client.
+    Message(Bytes),
+    /// To the holder of an HTTP+SSE stream: the client opened this session.
+    Opened(String),
     /// To the holder of a parked call: nobody waits for it any more.
     Abandoned,
 }
@@ -69,6 +73,8 @@ enum Packed {
     Notification(String),
     Done(PackedAnswer),
     Abandoned,
+    Message(String),
+    Opened(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,6 +131,8 @@ impl Letter {
                 Packed::Notification(String::from_utf8_lossy(bytes).into_owned())
             }
             Self::Done(answer) => Packed::Done(answer.into()),
+            Self::Message(bytes) => Packed::Message(String::from_utf8_lossy(bytes).into_owned()),
+            Self::Opened(session) => Packed::Opened(session.clone()),
             Self::Abandoned => Packed::Abandoned,
         };
         // Plain data always encodes; an empty letter would not unpack.
@@ -155,6 +163,8 @@ impl Letter {
             Packed::Refused => Self::Refused,
             Packed::Notification(message) => Self::Notification(message.into()),
             Packed::Done(answer) => Self::Done(answer.unpack()?),
+            Packed::Message(message) => Self::Message(message.into()),
+            Packed::Opened(session) => Self::Opened(session),
             Packed::Abandoned => Self::Abandoned,
         })
     }

@@ -138,11 +138,7 @@ impl Holder {
                 reply_to,
             } => self.claimed(round, answers, reply_to).await,
             Letter::Abandoned => true,
-            Letter::Answered { .. }
-            | Letter::Accepted
-            | Letter::Refused
-            | Letter::Notification(_)
-            | Letter::Done(_) => false,
+            _not_for_holders => false,
         }
     }
 
@@ -242,11 +238,7 @@ impl Holder {
                 }
                 Letter::Claim { reply_to, .. } => self.relay.tell(&reply_to, Letter::Refused).await,
                 Letter::Abandoned => return true,
-                Letter::Answered { .. }
-                | Letter::Accepted
-                | Letter::Refused
-                | Letter::Notification(_)
-                | Letter::Done(_) => {}
+                _not_for_holders => {}
             }
         }
         self.say(Letter::Done(answer)).await;
@@ -352,11 +344,7 @@ impl Claimed {
                     self.done = true;
                     return Ok(Event::Done(answer));
                 }
-                Letter::Answered { .. }
-                | Letter::Claim { .. }
-                | Letter::Accepted
-                | Letter::Refused
-                | Letter::Abandoned => {}
+                _not_for_claimers => {}
             }
         }
     }

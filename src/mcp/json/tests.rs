@@ -127,7 +127,7 @@ fn single_members_are_looked_up() {
     assert!(c.is_none());
     assert_eq!(
         members(&raw, ["a", "x"]).unwrap_err(),
-        Unreadable::Repeated("x")
+        Unreadable::Repeated("x".to_owned())
     );
     assert_eq!(member(&raw, "x").map(Raw::get), None);
     assert_eq!(
