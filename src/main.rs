@@ -71,7 +71,7 @@ async fn run(loaded: Loaded) -> anyhow::Result<()> {
 async fn node(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<()> {
     let mut welcome = Welcome::of(&config);
     let gateway = Gateway::build(config, metrics).await?;
-    welcome.address = gateway.local_addr()?;
+    welcome.address = gateway.gateway().listen;
     // Nobody may be reading.
     write!(stdout(), "{}", cli::welcome(&welcome)).ok();
     gateway.run().await
