@@ -82,6 +82,14 @@ pub struct Description {
     pub ttl: Option<(Duration, bool)>,
 }
 
+impl Description {
+    /// Whether it has to be spoken to with a session.
+    #[must_use]
+    pub fn speaks_legacy(&self) -> bool {
+        self.version.era() == crate::mcp::version::Era::Legacy
+    }
+}
+
 /// A request to send.
 #[derive(Debug, Clone)]
 pub struct Outgoing<'a> {

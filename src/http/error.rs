@@ -463,9 +463,15 @@ mod tests {
             error: UpstreamError::ConnectFailed(Arc::new(refused)),
         };
         let (status, error) = list_refusal(&failed);
-        assert_eq!((status, error.code), (StatusCode::OK, codes::INTERNAL_ERROR));
+        assert_eq!(
+            (status, error.code),
+            (StatusCode::OK, codes::INTERNAL_ERROR)
+        );
         let message = &error.message;
-        assert!(message.contains("notes") && !message.contains("10.1.2.3"), "{message}");
+        assert!(
+            message.contains("notes") && !message.contains("10.1.2.3"),
+            "{message}"
+        );
         assert_eq!(RestError::from(failed).status(), StatusCode::BAD_GATEWAY);
 
         let late = RelayError::Upstream {

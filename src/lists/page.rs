@@ -212,7 +212,9 @@ impl ListPage {
         if self.range == (0..items.len()) {
             return items.array().clone();
         }
-        [b"[", &*items.run(self.range.clone()), b"]"].concat().into()
+        [b"[", &*items.run(self.range.clone()), b"]"]
+            .concat()
+            .into()
     }
 
     /// The whole response to a modern client's request.

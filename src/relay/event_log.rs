@@ -46,7 +46,12 @@ impl EventLog {
     }
 
     /// The same, with a prefix that says what kind of stream it is.
-    pub(crate) fn named(prefix: &str, session: &Arc<str>, store: Arc<dyn Store>, settings: &Settings) -> Self {
+    pub(crate) fn named(
+        prefix: &str,
+        session: &Arc<str>,
+        store: Arc<dyn Store>,
+        settings: &Settings,
+    ) -> Self {
         let stream: Arc<str> = format!("{prefix}{}", hex(&rand::random::<[u8; 8]>())).into();
         let key = StreamKey::Events {
             session: Arc::clone(session),

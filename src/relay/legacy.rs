@@ -21,6 +21,8 @@ use super::{
     mailbox::{Delivery, Letter, Mailbox},
 };
 use crate::{
+    fleet::{Heard, News},
+    ids::Principal,
     ids::hex,
     mcp::{
         Raw,
@@ -33,8 +35,6 @@ use crate::{
         mrtr::{self, InputRequired},
         shape,
     },
-    fleet::{Heard, News},
-    ids::Principal,
     servers::Server,
     session::Session,
     store::StoreError,
@@ -501,10 +501,22 @@ impl Relay {
     }
 
     /// Passes a notification of a legacy client on to its session at a server.
-    pub(crate) async fn notify(&self, server: &Server, session: &ClientSession, method: &str, params: Option<&Raw>) {
-        let Some(replica) = server.home_of(&session.key, &[]) else { return };
+    pub(crate) async fn notify(
+        &self,
+        server: &Server,
+        session: &ClientSession,
+        method: &str,
+        params: Option<&Raw>,
+    ) {
+        let Some(replica) = server.home_of(&session.key, &[]) else {
+            return;
+        };
         let deadline = Instant::now() + server.timeout;
-        if let Err(error) = self.upstreams.notify(&replica, session, method, params, deadline).await {
+        if let Err(error) = self
+            .upstreams
+            .notify(&replica, session, method, params, deadline)
+            .await
+        {
             tracing::debug!(server = %server.id, method, error = &error as &dyn std::error::Error, "a notification was not passed on");
         }
     }
@@ -518,7 +530,9 @@ impl Relay {
         level: LogLevel,
     ) {
         let deadline = Instant::now() + server.timeout;
-        let Ok(description) = self.describe(server, deadline).await else { return };
+        let Ok(description) = self.describe(server, deadline).await else {
+            return;
+        };
         if !description.capabilities.has_logging() {
             return;
         }
@@ -542,7 +556,11 @@ impl Relay {
         }
     }
 
-    async fn finish_quietly(self: &Arc<Self>, call: &Call, deadline: Instant) -> Result<(), RelayError> {
+    async fn finish_quietly(
+        self: &Arc<Self>,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<(), RelayError> {
         let mut begun = self.begin(call, deadline).await?;
         while !matches!(begun.next(deadline).await?, Event::Done(_)) {}
         Ok(())

@@ -57,7 +57,12 @@ impl Standalone {
         Self {
             relay: Arc::clone(relay),
             session: Arc::clone(session),
-            log: EventLog::named(PREFIX, &session.key, Arc::clone(&relay.store), &relay.settings),
+            log: EventLog::named(
+                PREFIX,
+                &session.key,
+                Arc::clone(&relay.store),
+                &relay.settings,
+            ),
             upstream: None,
             mailbox: None,
             call: hex(&rand::random::<[u8; 8]>()),
@@ -87,7 +92,12 @@ impl Standalone {
     /// Listens to the session's own stream at a legacy server.
     pub(crate) fn attach(&mut self, server: &Server, session: ClientSession) {
         if let Some(replica) = server.home_of(&session.key, &[]) {
-            self.upstream = Some(Upstream { replica, session, exchange: None, retry_at: Instant::now() });
+            self.upstream = Some(Upstream {
+                replica,
+                session,
+                exchange: None,
+                retry_at: Instant::now(),
+            });
         }
     }
 
@@ -117,11 +127,19 @@ impl Standalone {
                 }
                 Heard::Event(Ok(Event::Done(_)) | Err(_)) => self.lost(),
                 Heard::Letter(Letter::Answered { key, answer }) => {
-                    let Some(asked) = self.questions.remove(&key) else { continue };
-                    if let Some(exchange) = self.upstream.as_mut().and_then(|upstream| upstream.exchange.as_mut())
+                    let Some(asked) = self.questions.remove(&key) else {
+                        continue;
+                    };
+                    if let Some(exchange) = self
+                        .upstream
+                        .as_mut()
+                        .and_then(|upstream| upstream.exchange.as_mut())
                         && let Err(error) = exchange.answer(&asked, &answer).await
                     {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "an answer was not passed on");
+                        tracing::debug!(
+                            error = &error as &dyn std::error::Error,
+                            "an answer was not passed on"
+                        );
                     }
                 }
                 Heard::Letter(_) => {}
@@ -163,7 +181,10 @@ impl Upstream {
         if self.exchange.is_none() {
             tokio::time::sleep_until(self.retry_at).await;
             let deadline = Instant::now() + relay.settings.stream_retry;
-            let opened = relay.upstreams.session_stream(&self.replica, &self.session, deadline).await;
+            let opened = relay
+                .upstreams
+                .session_stream(&self.replica, &self.session, deadline)
+                .await;
             match opened {
                 Ok(mut exchange) => {
                     exchange.set_deadline(None);
