@@ -52,7 +52,10 @@ struct Interest {
 
 impl Interest {
     fn new() -> Self {
-        Self { counts: Mutex::default(), uris: watch::Sender::new(BTreeSet::new()) }
+        Self {
+            counts: Mutex::default(),
+            uris: watch::Sender::new(BTreeSet::new()),
+        }
     }
 
     /// Adds to (`true`) or takes from the count of a resource and publishes the set.
@@ -95,7 +98,14 @@ impl Changes {
         tasks: Tasks,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Arc::new(Self { upstreams, lists, fleet, tasks, metrics, watched: Mutex::default() })
+        Arc::new(Self {
+            upstreams,
+            lists,
+            fleet,
+            tasks,
+            metrics,
+            watched: Mutex::default(),
+        })
     }
 
     /// Sees to it that the server is watched.
@@ -108,7 +118,10 @@ impl Changes {
     pub fn subscribe(self: &Arc<Self>, server: &Arc<Server>, uri: &str) -> Subscription {
         let interest = self.interest(server);
         interest.change(uri, true);
-        Subscription { interest: Arc::downgrade(&interest), uri: uri.to_owned() }
+        Subscription {
+            interest: Arc::downgrade(&interest),
+            uri: uri.to_owned(),
+        }
     }
 
     /// Watches a resource for a few seconds.
@@ -131,7 +144,11 @@ impl Changes {
         }
         let interest = Arc::new(Interest::new());
         watched.insert(server.id.clone(), Arc::clone(&interest));
-        let (changes, server, uris) = (Arc::clone(self), Arc::clone(server), interest.uris.subscribe());
+        let (changes, server, uris) = (
+            Arc::clone(self),
+            Arc::clone(server),
+            interest.uris.subscribe(),
+        );
         self.tasks.spawn_brief(async move {
             let stopping = changes.tasks.stopping().clone();
             tokio::select! {
@@ -142,12 +159,18 @@ impl Changes {
         interest
     }
 
-    async fn keep_watching(self: Arc<Self>, server: Arc<Server>, uris: watch::Receiver<BTreeSet<String>>) {
+    async fn keep_watching(
+        self: Arc<Self>,
+        server: Arc<Server>,
+        uris: watch::Receiver<BTreeSet<String>>,
+    ) {
         let mut wait = BACKOFF.0;
         let mut was_watching = false;
         loop {
             let (sender, mut received) = mpsc::channel(64);
-            let Some(replica) = server.pick(&[]) else { return };
+            let Some(replica) = server.pick(&[]) else {
+                return;
+            };
             let watching = self.upstreams.watch(&replica, uris.clone(), sender);
             let reporting = async {
                 while let Some(change) = received.recv().await {
@@ -181,7 +204,8 @@ impl Changes {
                 }
             };
             // Spread, so that nodes do not return to a server all at once.
-            tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+            let pause = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            tokio::time::sleep(pause).await;
             wait = (wait * 2).min(BACKOFF.1);
         }
     }
@@ -197,13 +221,20 @@ impl Changes {
             Change::Watching => return,
             Change::List(ListKind::Tools) => fleet::Change::Tools,
             Change::List(ListKind::Prompts) => fleet::Change::Prompts,
-            Change::List(ListKind::Resources | ListKind::ResourceTemplates) => fleet::Change::Resources,
+            Change::List(ListKind::Resources | ListKind::ResourceTemplates) => {
+                fleet::Change::Resources
+            }
             Change::Resource { uri, .. } => fleet::Change::Resource { uri },
         };
         tracing::debug!(%server, ?change, "a server changed");
         // Entries first: who hears the news lists anew at once.
         self.lists.invalidate(server, &change).await;
-        self.fleet.tell(News::Changed { server: server.to_string(), change }).await;
+        self.fleet
+            .tell(News::Changed {
+                server: server.to_string(),
+                change,
+            })
+            .await;
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
         envelope::{LogLevel, TraceContext},
         message::{Answer, RequestId},
         method::ListKind,
-        version::Version,
+        version::{Era, Version},
     },
     servers::{Replica, Server},
     store::Store,
@@ -83,10 +83,14 @@ pub struct Description {
 }
 
 impl Description {
-    /// Whether it has to be spoken to with a session.
+    /// Whether it takes legacy sessions, which is what legacy clients are
+    /// served through: bytes pass unchanged, and nothing has to be translated.
     #[must_use]
     pub fn speaks_legacy(&self) -> bool {
-        self.version.era() == crate::mcp::version::Era::Legacy
+        let is_legacy = |version: &String| {
+            Version::parse(version).is_some_and(|version| version.era() == Era::Legacy)
+        };
+        self.version.era() == Era::Legacy || self.supported.iter().any(is_legacy)
     }
 }
 

@@ -32,6 +32,13 @@ pub struct Limits {
     pub sessions: usize,
     /// A legacy session unused for this long ends. Default 30 min.
     pub session_idle: Duration,
+    /// A legacy session ends this long after it began, used or not. Default 24 h.
+    pub session_max_age: Duration,
+    /// Resources one legacy session, or one stream of a modern client, may
+    /// listen to. Default 1000.
+    pub subscriptions: usize,
+    /// Rounds of questions a server may ask within one call. Default 20.
+    pub rounds: u32,
     /// Events kept of one stream for resuming. Default 1000; older ones are dropped.
     pub stream_events: u32,
     /// How long a broken stream can be resumed. Default 5 min.
@@ -66,6 +73,9 @@ impl Default for Limits {
             streams: 10_000,
             sessions: 10_000,
             session_idle: minutes(30),
+            session_max_age: minutes(24 * 60),
+            subscriptions: 1000,
+            rounds: 20,
             stream_events: 1000,
             stream_ttl: minutes(5),
             waiting: 1000,
@@ -108,6 +118,17 @@ impl Limits {
             streams: section.read("streams", defaults.streams, values::count(1..=1_000_000)),
             sessions: section.read("sessions", defaults.sessions, values::count(1..=1_000_000)),
             session_idle: section.read("session_idle", defaults.session_idle, within(30 * day)),
+            session_max_age: section.read(
+                "session_max_age",
+                defaults.session_max_age,
+                within(30 * day),
+            ),
+            subscriptions: section.read(
+                "subscriptions",
+                defaults.subscriptions,
+                values::count(1..=100_000),
+            ),
+            rounds: section.read("rounds", defaults.rounds, values::count(1..=1000)),
             stream_events: section.read(
                 "stream_events",
                 defaults.stream_events,

@@ -23,6 +23,7 @@ use crate::{
         error::{self as codes, RpcError},
         json::{self, RawObject},
         message::Answer,
+        version::Era,
     },
     relay::RelayError,
     servers::Servers,
@@ -43,10 +44,16 @@ pub struct RestError {
     rpc: Option<Box<Raw>>,
 }
 
-/// How an MCP client is told that its request failed: the HTTP status, where
-/// the response has not begun, and the JSON-RPC error. An upstream's own error
-/// is in its own shape still.
-pub type Refusal = (StatusCode, RpcError);
+/// Why an MCP request failed, for whoever writes the response.
+#[derive(Debug, Clone)]
+pub struct RpcFailure {
+    /// The HTTP status, when the response has not begun.
+    pub status: StatusCode,
+    /// The `error` member; an upstream's own is in its own shape still.
+    pub answer: Answer,
+    /// When to come back.
+    pub retry_after: Option<Duration>,
+}
 
 /// What kind of trouble a server made.
 struct Blame {
@@ -201,33 +208,46 @@ pub fn body_status(error: &BodyError) -> StatusCode {
     }
 }
 
-/// The HTTP status that carries a JSON-RPC error to a modern client; the
-/// transport fixes some (specification, transports). Legacy clients look into
-/// the body only.
+/// The HTTP status that carries a JSON-RPC error. Legacy clients look into the
+/// body only; the modern transport fixes some (specification, transports).
 #[must_use]
-pub fn modern_status(code: i64) -> StatusCode {
-    match code {
-        codes::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
-        codes::PARSE_ERROR
-        | codes::INVALID_REQUEST
-        | codes::HEADER_MISMATCH
-        | codes::MISSING_CAPABILITY
-        | codes::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
-        _ => StatusCode::OK,
+pub fn rpc_status(era: Era, code: i64) -> StatusCode {
+    match (era, code) {
+        (Era::Legacy, _) => StatusCode::OK,
+        (Era::Modern, codes::METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+        (
+            Era::Modern,
+            codes::PARSE_ERROR
+            | codes::INVALID_REQUEST
+            | codes::HEADER_MISMATCH
+            | codes::MISSING_CAPABILITY
+            | codes::UNSUPPORTED_VERSION,
+        ) => StatusCode::BAD_REQUEST,
+        (Era::Modern, _) => StatusCode::OK,
     }
 }
 
 /// How an MCP client is told that a list cannot be answered.
 #[must_use]
-pub fn list_refusal(error: &ListError) -> Refusal {
+pub fn list_failure(error: &ListError, era: Era) -> RpcFailure {
     match error {
-        ListError::Answered {
-            answer: Answer::Error(own),
-            ..
-        } => passed_on(RpcError::parse(own)),
-        ListError::BadCursor(_) => passed_on(Some(RpcError::invalid_params(error.to_string()))),
-        ListError::Answered { .. }
-        | ListError::Upstream { .. }
+        ListError::Answered { answer, .. } => {
+            let code = answer.error_code().unwrap_or(codes::INTERNAL_ERROR);
+            RpcFailure {
+                status: rpc_status(era, code),
+                answer: answer.clone(),
+                retry_after: None,
+            }
+        }
+        ListError::BadCursor(_) => {
+            let refusal = RpcError::invalid_params(error.to_string());
+            RpcFailure {
+                status: rpc_status(era, refusal.code),
+                answer: Answer::error(&refusal),
+                retry_after: None,
+            }
+        }
+        ListError::Upstream { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
         | ListError::TimedOut { .. }
@@ -237,9 +257,13 @@ pub fn list_refusal(error: &ListError) -> Refusal {
 
 /// How an MCP client is told that a call has no answer.
 #[must_use]
-pub fn relay_refusal(error: &RelayError) -> Refusal {
+pub fn relay_failure(error: &RelayError, era: Era) -> RpcFailure {
     match error {
-        RelayError::Rpc(refusal) => passed_on(Some(refusal.clone())),
+        RelayError::Rpc(refusal) => RpcFailure {
+            status: rpc_status(era, refusal.code),
+            answer: Answer::error(refusal),
+            retry_after: None,
+        },
         RelayError::Upstream { .. }
         | RelayError::NoReplica { .. }
         | RelayError::Unavailable
@@ -247,19 +271,18 @@ pub fn relay_refusal(error: &RelayError) -> Refusal {
     }
 }
 
-fn passed_on(error: Option<RpcError>) -> Refusal {
-    let error = error.unwrap_or_else(|| RpcError::internal("the server's error has no code"));
-    (modern_status(error.code), error)
-}
-
 /// `-32603`. Only being turned away shows in the HTTP status: to the transport
 /// the rest are answers.
-fn internal(blame: &Blame, message: String) -> Refusal {
-    let status = match blame.retry_after {
-        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
-        None => StatusCode::OK,
-    };
-    (status, RpcError::internal(message))
+fn internal(blame: &Blame, message: String) -> RpcFailure {
+    RpcFailure {
+        status: if blame.retry_after.is_some() {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::OK
+        },
+        answer: Answer::error(&RpcError::internal(message)),
+        retry_after: blame.retry_after,
+    }
 }
 
 impl Blame {
@@ -445,64 +468,54 @@ mod tests {
             (codes::INTERNAL_ERROR, 200),
             (17, 200),
         ] {
-            assert_eq!(modern_status(code).as_u16(), status, "{code}");
+            assert_eq!(rpc_status(Era::Modern, code).as_u16(), status, "{code}");
+            assert_eq!(rpc_status(Era::Legacy, code), StatusCode::OK);
         }
     }
 
     #[test]
     fn bad_cursors_are_bad_parameters() {
-        let (_, error) = list_refusal(&ListError::BadCursor(BadCursor));
-        assert_eq!(error.code, codes::INVALID_PARAMS);
+        let failure = list_failure(&ListError::BadCursor(BadCursor), Era::Modern);
+        assert_eq!(failure.answer.error_code(), Some(codes::INVALID_PARAMS));
     }
 
     #[test]
     fn internals_are_hidden_and_time_outs_are_told_from_failures() {
         let refused = std::io::Error::other("tcp connect 10.1.2.3:99 refused");
-        let failed = ListError::Upstream {
+        let error = ListError::Upstream {
             server: id("notes"),
             error: UpstreamError::ConnectFailed(Arc::new(refused)),
         };
-        let (status, error) = list_refusal(&failed);
-        assert_eq!(
-            (status, error.code),
-            (StatusCode::OK, codes::INTERNAL_ERROR)
-        );
-        let message = &error.message;
+        let failure = list_failure(&error, Era::Modern);
+        let Answer::Error(raw) = &failure.answer else {
+            panic!("an error was expected");
+        };
+        assert_eq!(failure.answer.error_code(), Some(codes::INTERNAL_ERROR));
         assert!(
-            message.contains("notes") && !message.contains("10.1.2.3"),
-            "{message}"
+            raw.get().contains("notes") && !raw.get().contains("10.1.2.3"),
+            "{raw}"
         );
-        assert_eq!(RestError::from(failed).status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(RestError::from(error).status(), StatusCode::BAD_GATEWAY);
 
-        let late = RelayError::Upstream {
+        let error = RelayError::Upstream {
             server: id("notes"),
             source: UpstreamError::TimedOut { sent: true },
         };
-        assert_eq!(relay_refusal(&late).0, StatusCode::OK);
-        assert_eq!(RestError::from(late).status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(relay_failure(&error, Era::Legacy).status, StatusCode::OK);
+        assert_eq!(RestError::from(error).status(), StatusCode::GATEWAY_TIMEOUT);
     }
 
     #[test]
     fn whoever_is_turned_away_is_told_when_to_come_back() {
-        let busy = RelayError::Upstream {
+        let error = RelayError::Upstream {
             server: id("notes"),
             source: UpstreamError::Busy("all sessions are taken"),
         };
-        assert_eq!(relay_refusal(&busy).0, StatusCode::SERVICE_UNAVAILABLE);
-        let response = RestError::from(busy).into_response();
+        let failure = relay_failure(&error, Era::Modern);
+        assert_eq!(failure.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(failure.retry_after, Some(SOON));
+        let response = RestError::from(error).into_response();
         assert_eq!(response.headers()[RETRY_AFTER], "1");
-    }
-
-    #[test]
-    fn a_servers_own_refusal_of_a_list_is_passed_on() {
-        let own = RpcError::method_not_found("prompts/list");
-        let refused = ListError::Answered {
-            server: id("notes"),
-            answer: Answer::error(&own),
-        };
-        let (status, error) = list_refusal(&refused);
-        assert_eq!((status, error.code), (StatusCode::NOT_FOUND, own.code));
-        assert!(refused.is_not_offered());
     }
 
     #[test]

@@ -10,18 +10,21 @@ use axum::{
     extract::{Path, Request, State},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     gateway::Gateway,
-    http::{body, error},
+    http::{
+        body, caller,
+        error::{self, RpcFailure},
+    },
     ids::Principal,
     lists::Target,
     mcp::{
         classify::{self, Classified},
         error::RpcError,
         header as mcp_header,
-        message::{self, ParseLimits, RequestId},
+        message::{self, Answer, ParseLimits, RequestId},
     },
 };
 
@@ -43,7 +46,10 @@ pub(crate) struct Incoming {
 }
 
 /// `POST /mcp`
-pub(crate) async fn post_merged(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
+pub(crate) async fn post_merged(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Response<Body> {
     post(gateway, Target::All, request).await
 }
 
@@ -60,7 +66,10 @@ pub(crate) async fn post_server(
 }
 
 /// `GET /mcp`
-pub(crate) async fn get_merged(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
+pub(crate) async fn get_merged(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+) -> Response<Body> {
     standalone::get(incoming(gateway, Target::All, headers)).await
 }
 
@@ -77,7 +86,10 @@ pub(crate) async fn get_server(
 }
 
 /// `DELETE /mcp`
-pub(crate) async fn delete_merged(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
+pub(crate) async fn delete_merged(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+) -> Response<Body> {
     legacy::delete(incoming(gateway, Target::All, headers)).await
 }
 
@@ -94,16 +106,13 @@ pub(crate) async fn delete_server(
 }
 
 fn incoming(gateway: Arc<Gateway>, target: Target, headers: HeaderMap) -> Incoming {
-    let principal = principal(&headers);
-    Incoming { gateway, target, principal, headers }
-}
-
-/// Nobody is asked who they are yet; whoever presents a credential all the
-/// same gets a context of their own.
-pub(crate) fn principal(headers: &HeaderMap) -> Principal {
-    headers
-        .get(header::AUTHORIZATION)
-        .map_or(Principal::ANONYMOUS, |credential| Principal::from_credential(credential.as_bytes()))
+    let principal = caller::principal(&headers);
+    Incoming {
+        gateway,
+        target,
+        principal,
+        headers,
+    }
 }
 
 async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Response<Body> {
@@ -114,7 +123,13 @@ async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Respon
     let limits = &gateway.config.limits;
     let body = match body::read(body, limits.body, limits.body_timeout).await {
         Ok(body) => body,
-        Err(failed) => return refuse(error::body_status(&failed), None, &RpcError::invalid_request(failed.to_string())),
+        Err(failed) => {
+            return refuse(
+                error::body_status(&failed),
+                None,
+                &RpcError::invalid_request(failed.to_string()),
+            );
+        }
     };
     let incoming = incoming(gateway, target, parts.headers);
     dispatch(incoming, body).await
@@ -122,7 +137,10 @@ async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Respon
 
 async fn dispatch(incoming: Incoming, body: Bytes) -> Response<Body> {
     let limits = &incoming.gateway.config.limits;
-    let parsed = ParseLimits { max_depth: limits.nesting, max_batch: limits.batch };
+    let parsed = ParseLimits {
+        max_depth: limits.nesting,
+        max_batch: limits.batch,
+    };
     let parsed = match message::parse_body(&body, &parsed) {
         Ok(parsed) => parsed,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.id.as_ref(), &error.to_rpc()),
@@ -133,9 +151,13 @@ async fn dispatch(incoming: Incoming, body: Bytes) -> Response<Body> {
     };
     let has_session = incoming.headers.contains_key(&mcp_header::SESSION_ID);
     match classify::classify(parsed, version, has_session) {
-        Classified::Modern { request, version } => modern::answer(&incoming, &request, &version).await,
+        Classified::Modern { request, version } => {
+            modern::answer(&incoming, &request, &version).await
+        }
         // The core protocol defines none; what extensions send needs no answer.
-        Classified::ModernNotification(_) | Classified::Dropped => stream::empty(StatusCode::ACCEPTED),
+        Classified::ModernNotification(_) | Classified::Dropped => {
+            stream::empty(StatusCode::ACCEPTED)
+        }
         Classified::Initialize(request) => legacy::initialize(&incoming, &request).await,
         Classified::Legacy { message, .. } => legacy::message(&incoming, message).await,
         Classified::LegacyBatch { messages, .. } => legacy::batch(&incoming, messages).await,
@@ -145,17 +167,26 @@ async fn dispatch(incoming: Incoming, body: Bytes) -> Response<Body> {
 
 /// JSON in, and a client that can take either kind of answer.
 fn check_media_types(headers: &HeaderMap) -> Result<(), (StatusCode, RpcError)> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         let message = format!("Content-Type has to be application/json, not {media_type:?}");
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, RpcError::invalid_request(message)));
+        return Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            RpcError::invalid_request(message),
+        ));
     }
     if accepts(headers, "application/json") && accepts(headers, "text/event-stream") {
         return Ok(());
     }
     let message = "Accept has to list application/json and text/event-stream";
-    Err((StatusCode::NOT_ACCEPTABLE, RpcError::invalid_request(message)))
+    Err((
+        StatusCode::NOT_ACCEPTABLE,
+        RpcError::invalid_request(message),
+    ))
 }
 
 /// Whether the `Accept` header takes a media type. No header takes anything.
@@ -165,15 +196,57 @@ pub(crate) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         return true;
     }
     let family = media_type.split('/').next().unwrap_or_default();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|offer| {
-        let range = offer.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        range == "*/*" || range == media_type || range.strip_suffix("/*") == Some(family)
-    })
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|offer| {
+            let range = offer
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase();
+            range == "*/*" || range == media_type || range.strip_suffix("/*") == Some(family)
+        })
 }
 
 /// An error as a whole response.
-pub(crate) fn refuse(status: StatusCode, id: Option<&RequestId>, error: &RpcError) -> Response<Body> {
+pub(crate) fn refuse(
+    status: StatusCode,
+    id: Option<&RequestId>,
+    error: &RpcError,
+) -> Response<Body> {
     stream::json(status, message::error_bytes(id, error))
+}
+
+/// A failure as a whole response.
+pub(crate) fn fail(id: &RequestId, failure: &RpcFailure) -> Response<Body> {
+    let mut response = stream::json(failure.status, message::response_bytes(id, &failure.answer));
+    if let Some(after) = failure.retry_after {
+        response.headers_mut().insert(
+            header::RETRY_AFTER,
+            HeaderValue::from(after.as_secs().max(1)),
+        );
+    }
+    response
+}
+
+/// A failure that is the caller's to mend.
+pub(crate) fn refusal(status: StatusCode, error: &RpcError) -> RpcFailure {
+    RpcFailure {
+        status,
+        answer: Answer::error(error),
+        retry_after: None,
+    }
+}
+
+/// No place for another stream on this node.
+pub(crate) fn no_place(error: &RpcError) -> RpcFailure {
+    RpcFailure {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        answer: Answer::error(error),
+        retry_after: Some(std::time::Duration::from_secs(1)),
+    }
 }
 
 pub(crate) fn unknown_server(gateway: &Gateway, name: &str) -> Response<Body> {
@@ -193,22 +266,20 @@ mod tests {
 
     #[test]
     fn accept_ranges_are_understood() {
-        for good in ["application/json, text/event-stream", "*/*", "Application/JSON;q=0.9,text/*", "text/event-stream , application/*"] {
+        for good in [
+            "application/json, text/event-stream",
+            "*/*",
+            "Application/JSON;q=0.9,text/*",
+            "text/event-stream , application/*",
+        ] {
             let headers = accept(good);
-            assert!(accepts(&headers, "application/json") && accepts(&headers, "text/event-stream"), "{good}");
+            assert!(
+                accepts(&headers, "application/json") && accepts(&headers, "text/event-stream"),
+                "{good}"
+            );
         }
         assert!(!accepts(&accept("application/json"), "text/event-stream"));
         assert!(!accepts(&accept("text/html"), "application/json"));
         assert!(accepts(&HeaderMap::new(), "text/event-stream"));
-    }
-
-    #[test]
-    fn credentials_separate_principals() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(principal(&headers), Principal::ANONYMOUS);
-        headers.insert(header::AUTHORIZATION, "Bearer a".parse().expect("header value"));
-        let a = principal(&headers);
-        headers.insert(header::AUTHORIZATION, "Bearer b".parse().expect("header value"));
-        assert_ne!(a, principal(&headers));
     }
 }

@@ -19,11 +19,12 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
-    body, error,
+    body, caller,
+    error::{self, RpcFailure},
     mcp::{
         Incoming, accepts, legacy,
         legacy::{Out, Work},
-        principal, refuse, standalone, stream, unknown_server,
+        refusal, refuse, standalone, stream, unknown_server,
     },
 };
 use crate::{
@@ -45,7 +46,10 @@ use crate::{
 const BACKLOG: usize = 256;
 
 /// `GET /sse`
-pub(crate) async fn open_merged(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
+pub(crate) async fn open_merged(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+) -> Response<Body> {
     open(gateway, Target::All, "/sse/message", headers).await
 }
 
@@ -56,12 +60,25 @@ pub(crate) async fn open_server(
     headers: HeaderMap,
 ) -> Response<Body> {
     match gateway.servers.get(&server) {
-        Some(found) => open(gateway, Target::One(found), &format!("/sse/{server}/message"), headers).await,
+        Some(found) => {
+            open(
+                gateway,
+                Target::One(found),
+                &format!("/sse/{server}/message"),
+                headers,
+            )
+            .await
+        }
         None => unknown_server(&gateway, &server),
     }
 }
 
-async fn open(gateway: Arc<Gateway>, target: Target, path: &str, headers: HeaderMap) -> Response<Body> {
+async fn open(
+    gateway: Arc<Gateway>,
+    target: Target,
+    path: &str,
+    headers: HeaderMap,
+) -> Response<Body> {
     if !accepts(&headers, "text/event-stream") {
         return stream::empty(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -71,11 +88,25 @@ async fn open(gateway: Arc<Gateway>, target: Target, path: &str, headers: Header
     };
     let name = hex(&rand::random::<[u8; 16]>());
     let mailbox = gateway.relay.mailboxes.open(address(&name)).await;
-    let first = sse::event(None, Some("endpoint"), format!("{path}?sessionId={name}").as_bytes());
+    let first = sse::event(
+        None,
+        Some("endpoint"),
+        format!("{path}?sessionId={name}").as_bytes(),
+    );
     let keep_alive = gateway.config.node.keep_alive;
-    let incoming = Incoming { principal: principal(&headers), gateway, target, headers };
-    let messages = messages(incoming, mailbox).map(|message| sse::event(None, Some("message"), &message));
-    stream::event_stream(Box::pin(streams::iter([first]).chain(messages)), keep_alive, held)
+    let incoming = Incoming {
+        principal: caller::principal(&headers),
+        gateway,
+        target,
+        headers,
+    };
+    let messages =
+        messages(incoming, mailbox).map(|message| sse::event(None, Some("message"), &message));
+    stream::event_stream(
+        Box::pin(streams::iter([first]).chain(messages)),
+        keep_alive,
+        held,
+    )
 }
 
 fn address(stream: &str) -> Arc<str> {
@@ -87,7 +118,11 @@ fn messages(incoming: Incoming, mailbox: Mailbox) -> impl Stream<Item = Bytes> +
     let (sender, received) = mpsc::channel(BACKLOG);
     let tasks: Tasks = incoming.gateway.tasks.clone();
     tasks.clone().spawn_brief(async move {
-        let mut holder = Holder { incoming, mailbox, session: None };
+        let mut holder = Holder {
+            incoming,
+            mailbox,
+            session: None,
+        };
         tokio::select! {
             () = tasks.stopping().cancelled() => {}
             () = sender.closed() => {}
@@ -143,7 +178,11 @@ impl Holder {
 
 async fn find(incoming: &Incoming, id: &str) -> Option<Arc<Session>> {
     let endpoint = legacy::endpoint(&incoming.target);
-    incoming.gateway.sessions.find(id, endpoint, &incoming.principal).await
+    incoming
+        .gateway
+        .sessions
+        .find(id, endpoint, &incoming.principal)
+        .await
 }
 
 /// The query of the message address.
@@ -175,7 +214,12 @@ pub(crate) async fn post_server(
     }
 }
 
-async fn post(gateway: Arc<Gateway>, target: Target, posted: Posted, request: HttpRequest) -> Response<Body> {
+async fn post(
+    gateway: Arc<Gateway>,
+    target: Target,
+    posted: Posted,
+    request: HttpRequest,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let limits = &gateway.config.limits;
     let body = match body::read(body, limits.body, limits.body_timeout).await {
@@ -185,12 +229,21 @@ async fn post(gateway: Arc<Gateway>, target: Target, posted: Posted, request: Ht
             return refuse(error::body_status(&failed), None, &error);
         }
     };
-    let parsed = ParseLimits { max_depth: limits.nesting, max_batch: limits.batch };
-    let incoming = Incoming { principal: principal(&parts.headers), gateway, target, headers: parts.headers };
+    let parsed = ParseLimits {
+        max_depth: limits.nesting,
+        max_batch: limits.batch,
+    };
+    let incoming = Incoming {
+        principal: caller::principal(&parts.headers),
+        gateway,
+        target,
+        headers: parts.headers,
+    };
     match message::parse_body(&body, &parsed) {
         Ok(Parsed::Single(message)) => said(&incoming, &posted.session_id, message).await,
         Ok(Parsed::Batch(_)) => {
-            let error = RpcError::invalid_request("HTTP+SSE knows no batches: send each message by itself");
+            let error =
+                RpcError::invalid_request("HTTP+SSE knows no batches: send each message by itself");
             refuse(StatusCode::BAD_REQUEST, None, &error)
         }
         Err(error) => refuse(StatusCode::BAD_REQUEST, error.id.as_ref(), &error.to_rpc()),
@@ -205,7 +258,9 @@ async fn said(incoming: &Incoming, name: &str, message: Message<'_>) -> Response
         return initialize(incoming, name, request).await;
     }
     let Some(session) = session(incoming, name).await else {
-        let error = RpcError::invalid_request("this session is unknown or has ended: connect to the stream anew");
+        let error = RpcError::invalid_request(
+            "this session is unknown or has ended: connect to the stream anew",
+        );
         return refuse(StatusCode::NOT_FOUND, None, &error);
     };
     match message {
@@ -238,7 +293,7 @@ async fn initialize(incoming: &Incoming, name: &str, request: &Request<'_>) -> R
     let gateway = &incoming.gateway;
     let answer = match opened(incoming, name, request).await {
         Ok(answer) => answer,
-        Err((_, error)) => Answer::error(&error),
+        Err(failure) => failure.answer,
     };
     let letter = Letter::Message(message::response_bytes(&request.id, &answer));
     match gateway.relay.mailboxes.send(&address(name), letter).await {
@@ -255,20 +310,41 @@ async fn initialize(incoming: &Incoming, name: &str, request: &Request<'_>) -> R
     }
 }
 
-async fn opened(incoming: &Incoming, name: &str, request: &Request<'_>) -> Result<Answer, (StatusCode, RpcError)> {
+async fn opened(
+    incoming: &Incoming,
+    name: &str,
+    request: &Request<'_>,
+) -> Result<Answer, RpcFailure> {
     let gateway = &incoming.gateway;
-    let hello = legacy::hello(incoming, request.params).map_err(|error| (StatusCode::BAD_REQUEST, error))?;
+    let hello = legacy::hello(incoming, request.params)
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
     let result = legacy::initialize_result(incoming, &hello).await?;
-    let failed = |message: &str| (StatusCode::SERVICE_UNAVAILABLE, RpcError::internal(message));
-    let (id, _) =
-        gateway.sessions.open(hello, incoming.principal).ok_or_else(|| failed("the session could not be opened"))?;
+    let failed = |message: &str| {
+        refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &RpcError::internal(message),
+        )
+    };
+    let (id, _) = gateway
+        .sessions
+        .open(hello, incoming.principal)
+        .ok_or_else(|| failed("the session could not be opened"))?;
     let record = RecordKey::Stream(name.into());
     let ttl = Some(gateway.config.limits.session_max_age);
-    gateway.store.put(&record, Bytes::from(id.clone()), ttl).await.map_err(|error| {
-        tracing::warn!(%error, "an HTTP+SSE session could not be recorded");
-        failed("sessions of this transport cannot be opened now: use Streamable HTTP")
-    })?;
-    if let Err(error) = gateway.relay.mailboxes.send(&address(name), Letter::Opened(id)).await {
+    gateway
+        .store
+        .put(&record, Bytes::from(id.clone()), ttl)
+        .await
+        .map_err(|error| {
+            tracing::warn!(%error, "an HTTP+SSE session could not be recorded");
+            failed("sessions of this transport cannot be opened now: use Streamable HTTP")
+        })?;
+    if let Err(error) = gateway
+        .relay
+        .mailboxes
+        .send(&address(name), Letter::Opened(id))
+        .await
+    {
         tracing::warn!(%error, "a stream did not learn of its session");
     }
     Ok(Answer::Result(result))
@@ -279,8 +355,15 @@ fn forward(incoming: &Incoming, name: &str, work: Work) {
     let (gateway, address) = (Arc::clone(&incoming.gateway), address(name));
     let mut outs = work.outs;
     gateway.clone().tasks.spawn_brief(async move {
-        while let Some(Out::Message { message, .. } | Out::Response { message, .. }) = outs.next().await {
-            if let Err(error) = gateway.relay.mailboxes.send(&address, Letter::Message(message)).await {
+        while let Some(Out::Message { message, .. } | Out::Response { message, .. }) =
+            outs.next().await
+        {
+            if let Err(error) = gateway
+                .relay
+                .mailboxes
+                .send(&address, Letter::Message(message))
+                .await
+            {
                 tracing::warn!(%error, "a message did not reach the node that holds the stream");
             }
         }

@@ -108,7 +108,7 @@ impl Flow {
             return Ok(Resume::AsIs);
         }
         let params = call.params.as_deref();
-        let Some(retry) = Retry::from_params(params) else {
+        let Some(retry) = Retry::from_params(params).map_err(RelayError::Rpc)? else {
             return Ok(Resume::AsIs);
         };
         let Some(state) = retry.state else {

@@ -42,7 +42,11 @@ pub(crate) fn gateway_info() -> Box<Raw> {
 }
 
 /// Asks the cache, and the servers where it has nothing.
-pub(crate) async fn about(incoming: &Incoming, caller: &Caller, deadline: Instant) -> Result<About, ListError> {
+pub(crate) async fn about(
+    incoming: &Incoming,
+    caller: &Caller,
+    deadline: Instant,
+) -> Result<About, ListError> {
     match &incoming.target {
         Target::One(server) => about_server(incoming, server, caller, deadline).await,
         Target::All => Ok(about_all(incoming, caller, deadline).await),
@@ -55,7 +59,11 @@ async fn about_server(
     caller: &Caller,
     deadline: Instant,
 ) -> Result<About, ListError> {
-    let served = incoming.gateway.lists.discovery(server, caller, deadline).await?;
+    let served = incoming
+        .gateway
+        .lists
+        .discovery(server, caller, deadline)
+        .await?;
     let document = &served.value;
     Ok(About {
         capabilities: document.capabilities.clone(),
@@ -73,19 +81,34 @@ async fn about_all(incoming: &Incoming, caller: &Caller, deadline: Instant) -> A
     let gateway = &incoming.gateway;
     let deadline = deadline.min(Instant::now() + gateway.config.cache.list_deadline);
     let servers = gateway.servers.all();
-    let asked = servers.iter().map(|server| gateway.lists.discovery(server, caller, deadline));
+    let asked = servers
+        .iter()
+        .map(|server| gateway.lists.discovery(server, caller, deadline));
     let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
     let is_complete = answers.len() == servers.len();
-    let ttl = answers.iter().map(|served| served.remaining).min().unwrap_or_default();
-    let status = match answers.iter().all(|served| served.status == CacheStatus::Hit) {
+    let ttl = answers
+        .iter()
+        .map(|served| served.remaining)
+        .min()
+        .unwrap_or_default();
+    let status = match answers
+        .iter()
+        .all(|served| served.status == CacheStatus::Hit)
+    {
         true => CacheStatus::Hit,
         false => CacheStatus::Miss,
     };
     About {
-        capabilities: ServerCapabilities::union(answers.iter().map(|served| &served.value.capabilities)),
+        capabilities: ServerCapabilities::union(
+            answers.iter().map(|served| &served.value.capabilities),
+        ),
         server_info: gateway_info(),
         instructions: None,
-        ttl: if is_complete { ttl.min(MERGED_TTL) } else { Duration::ZERO },
+        ttl: if is_complete {
+            ttl.min(MERGED_TTL)
+        } else {
+            Duration::ZERO
+        },
         public: answers.iter().all(|served| served.scope == Scope::Public),
         status,
         era: None,

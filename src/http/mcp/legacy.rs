@@ -7,14 +7,19 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream as streams};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
-    Incoming, about,
+    Incoming, about, fail,
     modern::{cursor, trace},
     refuse, route, stream,
 };
 use crate::{
-    http::{error, record::Record},
+    fleet::News,
+    http::{
+        error::{self, RpcFailure},
+        record::Record,
+    },
     lists::{Caller, Target},
     mcp::{
         Raw,
@@ -23,16 +28,24 @@ use crate::{
         error::RpcError,
         header as mcp_header,
         json::{self, RawObject},
-        message::{self, Answer, Message, MessageError, Notification, Request, RequestId, Response as Reply},
+        message::{
+            self, Answer, Message, MessageError, Notification, Request, RequestId,
+            Response as Reply,
+        },
         method::{self, ListKind},
-        sse,
+        shape, sse,
         version::{self, Version},
     },
-    fleet::News,
-    relay::{Call, legacy::{self, Item}},
+    relay::{
+        Call,
+        legacy::{self, Item},
+    },
     servers::Server,
     session::{Hello, Session},
-    telemetry::metrics::{Era, Outcome},
+    telemetry::{
+        metrics::{Era, Outcome},
+        traces,
+    },
     upstream::ClientSession,
 };
 
@@ -67,7 +80,9 @@ pub(crate) async fn end_session(incoming: &Incoming, session: &Arc<Session>) {
     gateway.sessions.end(session).await;
     for server in servers(incoming) {
         let (upstreams, key) = (Arc::clone(&gateway.upstreams), Arc::clone(&session.key));
-        gateway.tasks.spawn_brief(async move { upstreams.retire(&key, &server).await });
+        gateway
+            .tasks
+            .spawn_brief(async move { upstreams.retire(&key, &server).await });
     }
 }
 
@@ -88,21 +103,37 @@ pub(crate) fn endpoint(target: &Target) -> &str {
 /// The session a request belongs to, or the response that turns it away.
 pub(crate) async fn session(incoming: &Incoming) -> Result<Arc<Session>, Response<Body>> {
     let bad = |error: &RpcError| refuse(StatusCode::BAD_REQUEST, None, error);
-    let id = mcp_header::single(&incoming.headers, &mcp_header::SESSION_ID).map_err(|error| bad(&error))?;
+    let id = mcp_header::single(&incoming.headers, &mcp_header::SESSION_ID)
+        .map_err(|error| bad(&error))?;
     let Some(id) = id else {
-        let message = "Mcp-Session-Id is missing: initialize first, then send the id you were given";
+        let message =
+            "Mcp-Session-Id is missing: initialize first, then send the id you were given";
         return Err(bad(&RpcError::invalid_request(message)));
     };
-    let found = incoming.gateway.sessions.find(id, endpoint(&incoming.target), &incoming.principal).await;
+    let found = incoming
+        .gateway
+        .sessions
+        .find(id, endpoint(&incoming.target), &incoming.principal)
+        .await;
     found.ok_or_else(|| {
-        let message = "this session is unknown or has ended: initialize anew without Mcp-Session-Id";
-        refuse(StatusCode::NOT_FOUND, None, &RpcError::invalid_request(message))
+        let message =
+            "this session is unknown or has ended: initialize anew without Mcp-Session-Id";
+        refuse(
+            StatusCode::NOT_FOUND,
+            None,
+            &RpcError::invalid_request(message),
+        )
     })
 }
 
 /// `initialize`: answers from the cache and hands out a session id.
 pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Response<Body> {
-    let record = Record::begin(incoming, &request.method, Era::Legacy);
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Legacy,
+        &trace(incoming, request.params),
+    );
     let hello = match hello(incoming, request.params) {
         Ok(hello) => hello,
         Err(error) => {
@@ -112,9 +143,9 @@ pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Re
     };
     let result = match initialize_result(incoming, &hello).await {
         Ok(result) => result,
-        Err(refusal) => {
+        Err(failure) => {
             record.failed();
-            return refuse(refusal.0, Some(&request.id), &refusal.1);
+            return fail(&request.id, &failure);
         }
     };
     let Some((id, _)) = incoming.gateway.sessions.open(hello, incoming.principal) else {
@@ -122,8 +153,10 @@ pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Re
         let error = RpcError::internal("the session could not be opened");
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, Some(&request.id), &error);
     };
-    let mut response =
-        stream::json(StatusCode::OK, message::response_bytes(&request.id, &Answer::Result(result)));
+    let mut response = stream::json(
+        StatusCode::OK,
+        message::response_bytes(&request.id, &Answer::Result(result)),
+    );
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(mcp_header::SESSION_ID, id);
     }
@@ -133,7 +166,9 @@ pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Re
 
 /// What the client says of itself.
 pub(crate) fn hello(incoming: &Incoming, params: Option<&Raw>) -> Result<Hello, RpcError> {
-    let params = params.and_then(|params| RawObject::parse(params).ok()).unwrap_or_default();
+    let params = params
+        .and_then(|params| RawObject::parse(params).ok())
+        .unwrap_or_default();
     let requested = params
         .get_str("protocolVersion")
         .ok_or_else(|| RpcError::invalid_params("protocolVersion is missing or not a string"))?;
@@ -154,12 +189,15 @@ pub(crate) fn hello(incoming: &Incoming, params: Option<&Raw>) -> Result<Hello, 
 pub(crate) async fn initialize_result(
     incoming: &Incoming,
     hello: &Hello,
-) -> Result<Box<Raw>, (StatusCode, RpcError)> {
-    let caller =
-        Caller { principal: incoming.principal, capabilities: hello.capabilities.clone(), version: hello.version };
+) -> Result<Box<Raw>, RpcFailure> {
+    let caller = Caller {
+        principal: incoming.principal,
+        capabilities: hello.capabilities.clone(),
+    };
     let deadline = Instant::now() + incoming.gateway.config.cache.list_deadline;
-    let about =
-        about::about(incoming, &caller, deadline).await.map_err(|failed| error::list_refusal(&failed))?;
+    let about = about::about(incoming, &caller, deadline)
+        .await
+        .map_err(|failed| error::list_failure(&failed, version::Era::Legacy))?;
     let mut result = RawObject::new();
     result.set("protocolVersion", json::raw_str(hello.version.as_str()));
     result.set("capabilities", about.capabilities.for_legacy(hello.version));
@@ -199,21 +237,33 @@ pub(crate) async fn batch(
         Err(refusal) => return refusal,
     };
     if session.version != Version::V2025_03_26 {
-        let message = format!("{} knows no batches: send each message by itself", session.version.as_str());
-        return refuse(StatusCode::BAD_REQUEST, None, &RpcError::invalid_request(message));
+        let message = format!(
+            "{} knows no batches: send each message by itself",
+            session.version.as_str()
+        );
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            None,
+            &RpcError::invalid_request(message),
+        );
     }
     let mut works = Vec::new();
     for message in messages {
         match message {
             Ok(Message::Request(request)) => works.push(work(incoming, &session, &request).await),
-            Ok(Message::Notification(notification)) => notified(incoming, &session, &notification).await,
+            Ok(Message::Notification(notification)) => {
+                notified(incoming, &session, &notification).await
+            }
             Ok(Message::Response(reply)) => {
                 let response = answered(incoming, &session, &reply).await;
                 if !response.status().is_success() {
                     return response;
                 }
             }
-            Err(error) => works.push(local(message::error_bytes(error.id.as_ref(), &error.to_rpc()))),
+            Err(error) => works.push(local(message::error_bytes(
+                error.id.as_ref(),
+                &error.to_rpc(),
+            ))),
         }
     }
     if works.is_empty() {
@@ -223,18 +273,29 @@ pub(crate) async fn batch(
 }
 
 /// A notification from the client.
-pub(crate) async fn notified(incoming: &Incoming, session: &Arc<Session>, notification: &Notification<'_>) {
+pub(crate) async fn notified(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    notification: &Notification<'_>,
+) {
     let gateway = &incoming.gateway;
     match &*notification.method {
         method::CANCELLED => {
-            let params = notification.params.and_then(|params| RawObject::parse(params).ok());
-            let Some(request) = params.and_then(|params| Some(params.get("requestId")?.get().to_owned())) else {
+            let params = notification
+                .params
+                .and_then(|params| RawObject::parse(params).ok());
+            let Some(request) =
+                params.and_then(|params| Some(params.get("requestId")?.get().to_owned()))
+            else {
                 return;
             };
             // The call may run on any node.
             if !gateway.relay.cancel(&session.key, &request) {
                 let session = session.key.to_string();
-                gateway.fleet.tell(News::Cancelled { session, request }).await;
+                gateway
+                    .fleet
+                    .tell(News::Cancelled { session, request })
+                    .await;
             }
         }
         method::INITIALIZED => {}
@@ -244,7 +305,10 @@ pub(crate) async fn notified(incoming: &Incoming, session: &Arc<Session>, notifi
                 let params = notification.params.map(Raw::to_owned);
                 let method = method.to_owned();
                 gateway.clone().tasks.spawn_brief(async move {
-                    gateway.relay.notify(&server, &session, &method, params.as_deref()).await;
+                    gateway
+                        .relay
+                        .notify(&server, &session, &method, params.as_deref())
+                        .await;
                 });
             }
         }
@@ -252,18 +316,31 @@ pub(crate) async fn notified(incoming: &Incoming, session: &Arc<Session>, notifi
 }
 
 /// The client's answer to a question, which any node may have asked.
-pub(crate) async fn answered(incoming: &Incoming, session: &Arc<Session>, reply: &Reply<'_>) -> Response<Body> {
+pub(crate) async fn answered(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    reply: &Reply<'_>,
+) -> Response<Body> {
     let Some(id) = &reply.id else {
         let error = RpcError::invalid_request("a response needs the id of its request");
         return refuse(StatusCode::BAD_REQUEST, None, &error);
     };
-    match incoming.gateway.relay.deliver_answer(session, id, reply.answer.to_answer()).await {
+    match incoming
+        .gateway
+        .relay
+        .deliver_answer(session, id, reply.answer.to_answer())
+        .await
+    {
         Ok(()) => stream::empty(StatusCode::ACCEPTED),
         Err(error) => {
             tracing::warn!(%error, "an answer cannot reach the node that asked");
-            let error = RpcError::internal("the node that asked cannot be reached now: send the answer again");
+            let error = RpcError::internal(
+                "the node that asked cannot be reached now: send the answer again",
+            );
             let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
-            response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
             response
         }
     }
@@ -281,12 +358,36 @@ pub(crate) fn upstream_session(incoming: &Incoming, session: &Session) -> Client
 }
 
 fn local(message: Bytes) -> Work {
-    Work { outs: Box::pin(streams::iter([Out::Response { id: None, message }])), opened: None }
+    Work {
+        outs: Box::pin(streams::iter([Out::Response { id: None, message }])),
+        opened: None,
+    }
 }
 
 /// Starts the work on a request.
-pub(crate) async fn work(incoming: &Incoming, session: &Arc<Session>, request: &Request<'_>) -> Work {
-    let mut record = Record::begin(incoming, &request.method, Era::Legacy);
+pub(crate) async fn work(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+) -> Work {
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Legacy,
+        &trace(incoming, request.params),
+    );
+    let span = record.span();
+    work_on(incoming, session, request, record)
+        .instrument(span)
+        .await
+}
+
+async fn work_on(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+    mut record: Record,
+) -> Work {
     match answer_here(incoming, session, request).await {
         Some(answer) => {
             record.answered(&answer);
@@ -306,19 +407,32 @@ pub(crate) async fn work(incoming: &Incoming, session: &Arc<Session>, request: &
 }
 
 /// What the gateway answers itself; `None`: the server has to be asked.
-async fn answer_here(incoming: &Incoming, session: &Arc<Session>, request: &Request<'_>) -> Option<Answer> {
+async fn answer_here(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+) -> Option<Answer> {
+    let refused = |error: RpcError| Answer::error(&error);
     let answer = match &*request.method {
         method::PING => Ok(empty_result()),
-        method::LOGGING_SET_LEVEL => set_level(incoming, session, request.params).await,
-        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request.params).await,
-        method::RESOURCES_UNSUBSCRIBE => unsubscribe(incoming, session, request.params).await,
-        method if method::is_modern_only(method) => Err(RpcError::method_not_found(method)),
+        method::LOGGING_SET_LEVEL => set_level(incoming, session, request.params)
+            .await
+            .map_err(refused),
+        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request.params)
+            .await
+            .map_err(refused),
+        method::RESOURCES_UNSUBSCRIBE => unsubscribe(incoming, session, request.params)
+            .await
+            .map_err(refused),
+        method if method::is_modern_only(method) => {
+            Err(refused(RpcError::method_not_found(method)))
+        }
         method => match method::list_kind(method) {
             Some(kind) => list(incoming, session, kind, request.params).await,
             None => return None,
         },
     };
-    Some(answer.map_or_else(|error| Answer::error(&error), Answer::Result))
+    Some(answer.map_or_else(|refused| refused, Answer::Result))
 }
 
 fn empty_result() -> Box<Raw> {
@@ -326,7 +440,10 @@ fn empty_result() -> Box<Raw> {
 }
 
 fn caller(incoming: &Incoming, session: &Session) -> Caller {
-    Caller { principal: incoming.principal, capabilities: session.capabilities.clone(), version: session.version }
+    Caller {
+        principal: incoming.principal,
+        capabilities: session.capabilities.clone(),
+    }
 }
 
 fn list_deadline(incoming: &Incoming) -> Instant {
@@ -338,23 +455,49 @@ async fn list(
     session: &Session,
     kind: ListKind,
     params: Option<&Raw>,
-) -> Result<Box<Raw>, RpcError> {
+) -> Result<Box<Raw>, Answer> {
     let gateway = &incoming.gateway;
     gateway.watch(&incoming.target);
-    let cursor = cursor(params)?;
+    let cursor = cursor(params).map_err(|error| Answer::error(&error))?;
     let caller = caller(incoming, session);
     let deadline = list_deadline(incoming);
-    let page = gateway.lists.page(&incoming.target, kind, &caller, cursor.as_deref(), deadline).await;
-    let page = page.map_err(|failed| error::list_refusal(&failed).1)?;
-    let result = String::from_utf8(page.result(session.version, None).concat()).ok().map(Raw::from_string);
+    let page = gateway
+        .lists
+        .page(&incoming.target, kind, &caller, cursor.as_deref(), deadline)
+        .await;
+    let page = page.map_err(|failed| {
+        let answer = error::list_failure(&failed, version::Era::Legacy).answer;
+        shaped(answer, kind.method(), session.version)
+    })?;
+    let result = String::from_utf8(page.result(session.version).concat())
+        .ok()
+        .map(Raw::from_string);
     match result {
         Some(Ok(result)) => Ok(result),
-        Some(Err(_)) | None => Err(RpcError::internal("the list could not be written")),
+        Some(Err(_)) | None => Err(Answer::error(&RpcError::internal(
+            "the list could not be written",
+        ))),
     }
 }
 
-async fn set_level(incoming: &Incoming, session: &Session, params: Option<&Raw>) -> Result<Box<Raw>, RpcError> {
-    let params = params.and_then(|params| RawObject::parse(params).ok()).unwrap_or_default();
+/// An error in the shape of this client's version.
+fn shaped(answer: Answer, method: &str, version: Version) -> Answer {
+    match answer {
+        Answer::Error(error) => {
+            Answer::Error(shape::error_for_legacy(method, &error, version).into_owned())
+        }
+        Answer::Result(_) => answer,
+    }
+}
+
+async fn set_level(
+    incoming: &Incoming,
+    session: &Session,
+    params: Option<&Raw>,
+) -> Result<Box<Raw>, RpcError> {
+    let params = params
+        .and_then(|params| RawObject::parse(params).ok())
+        .unwrap_or_default();
     let level = params
         .get_str("level")
         .and_then(|level| LogLevel::parse(&level))
@@ -362,12 +505,24 @@ async fn set_level(incoming: &Incoming, session: &Session, params: Option<&Raw>)
     let gateway = &incoming.gateway;
     gateway.sessions.set_log_level(session, level).await;
     for server in servers(incoming) {
-        gateway.relay.set_level(&server, &upstream_session(incoming, session), incoming.principal, level).await;
+        gateway
+            .relay
+            .set_level(
+                &server,
+                &upstream_session(incoming, session),
+                incoming.principal,
+                level,
+            )
+            .await;
     }
     Ok(empty_result())
 }
 
-async fn subscribe(incoming: &Incoming, session: &Session, params: Option<&Raw>) -> Result<Box<Raw>, RpcError> {
+async fn subscribe(
+    incoming: &Incoming,
+    session: &Session,
+    params: Option<&Raw>,
+) -> Result<Box<Raw>, RpcError> {
     let uri = uri(params)?;
     let gateway = &incoming.gateway;
     let caller = caller(incoming, session);
@@ -388,26 +543,43 @@ async fn subscribe(incoming: &Incoming, session: &Session, params: Option<&Raw>)
     Ok(empty_result())
 }
 
-async fn unsubscribe(incoming: &Incoming, session: &Session, params: Option<&Raw>) -> Result<Box<Raw>, RpcError> {
+async fn unsubscribe(
+    incoming: &Incoming,
+    session: &Session,
+    params: Option<&Raw>,
+) -> Result<Box<Raw>, RpcError> {
     let uri = uri(params)?;
     incoming.gateway.sessions.unsubscribe(session, &uri).await;
     Ok(empty_result())
 }
 
 fn uri(params: Option<&Raw>) -> Result<String, RpcError> {
-    let params = params.and_then(|params| RawObject::parse(params).ok()).unwrap_or_default();
+    let params = params
+        .and_then(|params| RawObject::parse(params).ok())
+        .unwrap_or_default();
     let uri = params.get_str("uri").map(|uri| uri.into_owned());
     uri.ok_or_else(|| RpcError::invalid_params("uri is missing or not a string"))
 }
 
 /// A request for the server.
-async fn call(incoming: &Incoming, session: &Arc<Session>, request: &Request<'_>) -> Result<Call, RpcError> {
+async fn call(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+) -> Result<Call, RpcError> {
     let gateway = &incoming.gateway;
     let caller = caller(incoming, session);
     let deadline = list_deadline(incoming);
     let method = &*request.method;
-    let routed =
-        route::route(gateway, &incoming.target, &caller, method, request.params, deadline).await?;
+    let routed = route::route(
+        gateway,
+        &incoming.target,
+        &caller,
+        method,
+        request.params,
+        deadline,
+    )
+    .await?;
     let headers = match method {
         method::TOOLS_CALL => param_headers(incoming, &routed, &caller, deadline).await,
         _ => Vec::new(),
@@ -421,7 +593,7 @@ async fn call(incoming: &Incoming, session: &Arc<Session>, request: &Request<'_>
         // A legacy client that sets no level gets what the server sends.
         log_level: Some(session.log_level().unwrap_or(LogLevel::Debug)),
         progress_token: envelope::progress_token(request.params),
-        trace: trace(incoming, request.params),
+        trace: traces::outgoing(&trace(incoming, request.params)),
         headers,
         session: Some(upstream_session(incoming, session)),
     })
@@ -434,14 +606,31 @@ async fn param_headers(
     caller: &Caller,
     deadline: Instant,
 ) -> Vec<(http::HeaderName, HeaderValue)> {
-    let params = routed.params.as_deref().and_then(|params| RawObject::parse(params).ok());
-    let name = params.as_ref().and_then(|params| params.get_str("name")).unwrap_or_default();
+    let params = routed
+        .params
+        .as_deref()
+        .and_then(|params| RawObject::parse(params).ok());
+    let name = params
+        .as_ref()
+        .and_then(|params| params.get_str("name"))
+        .unwrap_or_default();
     let arguments = params.as_ref().and_then(|params| params.get("arguments"));
-    let tool = incoming.gateway.lists.tool(&routed.server, caller, &name, deadline).await;
-    tool.map(|tool| tool.param_headers.headers_for(arguments)).unwrap_or_default()
+    let tool = incoming
+        .gateway
+        .lists
+        .tool(&routed.server, caller, &name, deadline)
+        .await;
+    tool.map(|tool| tool.param_headers.headers_for(arguments))
+        .unwrap_or_default()
 }
 
-fn carry(incoming: &Incoming, session: &Arc<Session>, id: &RequestId, call: Call, record: Record) -> Work {
+fn carry(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    id: &RequestId,
+    call: Call,
+    record: Record,
+) -> Work {
     let flow = legacy::begin(&incoming.gateway.relay, session, id, call);
     let log = Arc::clone(flow.log());
     let id = id.clone();
@@ -454,18 +643,29 @@ fn carry(incoming: &Incoming, session: &Arc<Session>, id: &RequestId, call: Call
                     if let Some(record) = record.take() {
                         record.answered(&answer);
                     }
-                    Out::Response { id: event, message: message::response_bytes(&id, &answer) }
+                    Out::Response {
+                        id: event,
+                        message: message::response_bytes(&id, &answer),
+                    }
                 }
             };
             Some((out, (flow, record)))
         }
     });
-    Work { outs: Box::pin(outs), opened: Some(log) }
+    Work {
+        outs: Box::pin(outs),
+        opened: Some(log),
+    }
 }
 
 /// Answers a request, or all requests of a batch: as JSON when responses are
 /// all there is, as a stream when something precedes them or they take long.
-async fn respond(incoming: &Incoming, session: &Session, works: Vec<Work>, is_batch: bool) -> Response<Body> {
+async fn respond(
+    incoming: &Incoming,
+    session: &Session,
+    works: Vec<Work>,
+    is_batch: bool,
+) -> Response<Body> {
     let gateway = &incoming.gateway;
     let keep_alive = gateway.config.node.keep_alive;
     let log = works.iter().find_map(|work| work.opened.clone());
@@ -488,13 +688,20 @@ async fn respond(incoming: &Incoming, session: &Session, works: Vec<Work>, is_ba
         (true, Some(log)) => log.open().await.map(|id| sse::event(Some(&id), None, b"")),
         _ => None,
     };
-    let so_far = responses.into_iter().map(|message| Out::Response { id: None, message }).chain(first);
+    let so_far = responses
+        .into_iter()
+        .map(|message| Out::Response { id: None, message })
+        .chain(first);
     let frames = streams::iter(so_far).chain(outs).map(|out| match out {
         Out::Message { id, message } | Out::Response { id, message } => {
             sse::event(id.as_deref(), None, &message)
         }
     });
-    stream::event_stream(Box::pin(streams::iter(priming).chain(frames)), keep_alive, held)
+    stream::event_stream(
+        Box::pin(streams::iter(priming).chain(frames)),
+        keep_alive,
+        held,
+    )
 }
 
 /// Nothing came for a request that was cancelled: no response is sent.

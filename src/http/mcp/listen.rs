@@ -10,11 +10,14 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Incoming, about, route, stream};
+use super::{Incoming, about, no_place, refusal, route, stream};
 use crate::{
     changes::Subscription,
     fleet::{Change, Heard, Listener, News},
-    http::{error, record::Record},
+    http::{
+        error::{self, RpcFailure},
+        record::Record,
+    },
     lists::{Caller, Target},
     mcp::{
         Raw,
@@ -25,7 +28,7 @@ use crate::{
         message::{self, Answer, Request, RequestId},
         method::{self, ListKind},
         sse,
-        version::Version,
+        version::Era,
     },
     telemetry::metrics::Outcome,
 };
@@ -44,19 +47,20 @@ pub(super) async fn answer(
     incoming: &Incoming,
     request: &Request<'_>,
     record: Record,
-) -> Result<Response<Body>, (StatusCode, RpcError)> {
+) -> Result<Response<Body>, RpcFailure> {
     let gateway = &incoming.gateway;
-    let bad = |error| (StatusCode::BAD_REQUEST, error);
+    let bad = |error: RpcError| refusal(StatusCode::BAD_REQUEST, &error);
     let asked = Filter::parse(request.params, gateway.config.limits.subscriptions).map_err(bad)?;
     let caller = Caller {
         principal: incoming.principal,
         capabilities: ClientCapabilities::none(),
-        version: Version::LATEST_MODERN,
     };
     let deadline = Instant::now() + gateway.config.cache.list_deadline;
-    let about = about::about(incoming, &caller, deadline).await.map_err(|failed| error::list_refusal(&failed))?;
+    let about = about::about(incoming, &caller, deadline)
+        .await
+        .map_err(|failed| error::list_failure(&failed, Era::Modern))?;
     let honoured = asked.honoured(&about.capabilities);
-    let held = gateway.stream_place().map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error))?;
+    let held = gateway.stream_place().map_err(|error| no_place(&error))?;
     // Listening begins before the acknowledgement goes out: nothing in between is lost.
     let news = gateway.fleet.listen();
     gateway.watch(&incoming.target);
@@ -64,7 +68,15 @@ pub(super) async fn answer(
     for uri in &honoured.uris {
         let params = json::raw(&serde_json::json!({ "uri": uri }));
         let method = method::RESOURCES_SUBSCRIBE;
-        let routed = route::route(gateway, &incoming.target, &caller, method, Some(&params), deadline).await;
+        let routed = route::route(
+            gateway,
+            &incoming.target,
+            &caller,
+            method,
+            Some(&params),
+            deadline,
+        )
+        .await;
         if let Ok(routed) = routed {
             watched.push(gateway.changes.subscribe(&routed.server, uri));
         }
@@ -83,27 +95,40 @@ pub(super) async fn answer(
         let message = listening.next().await?;
         Some((sse::event(None, None, &message), listening))
     });
-    Ok(stream::event_stream(Box::pin(frames), gateway.config.node.keep_alive, held))
+    Ok(stream::event_stream(
+        Box::pin(frames),
+        gateway.config.node.keep_alive,
+        held,
+    ))
 }
 
 impl Filter {
     fn parse(params: Option<&Raw>, most: usize) -> Result<Self, RpcError> {
-        let missing = || RpcError::invalid_params("params.notifications is missing or not an object");
-        let params = params.and_then(|params| RawObject::parse(params).ok()).ok_or_else(missing)?;
+        let missing =
+            || RpcError::invalid_params("params.notifications is missing or not an object");
+        let params = params
+            .and_then(|params| RawObject::parse(params).ok())
+            .ok_or_else(missing)?;
         let wanted = params.get_object("notifications").ok_or_else(missing)?;
         let flag = |name: &str| match wanted.get(name).map(Raw::get) {
             None | Some("false" | "null") => Ok(false),
             Some("true") => Ok(true),
-            Some(_) => Err(RpcError::invalid_params(format!("notifications.{name} has to be a boolean"))),
+            Some(_) => Err(RpcError::invalid_params(format!(
+                "notifications.{name} has to be a boolean"
+            ))),
         };
         let uris = match wanted.get("resourceSubscriptions") {
             None => BTreeSet::new(),
             Some(uris) => serde_json::from_str(uris.get()).map_err(|_| {
-                RpcError::invalid_params("notifications.resourceSubscriptions has to be a list of URIs")
+                RpcError::invalid_params(
+                    "notifications.resourceSubscriptions has to be a list of URIs",
+                )
             })?,
         };
         if uris.len() > most {
-            let message = format!("at most {most} resources can be listened to on one stream (limits.subscriptions)");
+            let message = format!(
+                "at most {most} resources can be listened to on one stream (limits.subscriptions)"
+            );
             return Err(RpcError::invalid_params(message));
         }
         Ok(Self {
@@ -120,15 +145,22 @@ impl Filter {
             tools: self.tools && server.has_list_changed(ListKind::Tools),
             prompts: self.prompts && server.has_list_changed(ListKind::Prompts),
             resources: self.resources && server.has_list_changed(ListKind::Resources),
-            uris: if server.has_subscribe() { self.uris } else { BTreeSet::new() },
+            uris: if server.has_subscribe() {
+                self.uris
+            } else {
+                BTreeSet::new()
+            },
         }
     }
 
     /// The honoured filter as the acknowledgement repeats it.
     fn to_raw(&self) -> Box<Raw> {
         let mut filter = RawObject::new();
-        let flags =
-            [("toolsListChanged", self.tools), ("promptsListChanged", self.prompts), ("resourcesListChanged", self.resources)];
+        let flags = [
+            ("toolsListChanged", self.tools),
+            ("promptsListChanged", self.prompts),
+            ("resourcesListChanged", self.resources),
+        ];
         for (name, _) in flags.into_iter().filter(|(_, wanted)| *wanted) {
             filter.set(name, json::raw(&true));
         }
@@ -215,7 +247,9 @@ impl Listening {
     }
 
     fn tell(&self, news: &News) -> Option<Bytes> {
-        let News::Changed { server, change } = news else { return None };
+        let News::Changed { server, change } = news else {
+            return None;
+        };
         if let Target::One(own) = &self.target
             && own.id.as_str() != server
         {
@@ -227,7 +261,11 @@ impl Listening {
 
     fn everything(&self) -> Vec<Change> {
         let lists = [Change::Tools, Change::Prompts, Change::Resources];
-        let uris = self.filter.uris.iter().map(|uri| Change::Resource { uri: uri.clone() });
+        let uris = self
+            .filter
+            .uris
+            .iter()
+            .map(|uri| Change::Resource { uri: uri.clone() });
         lists.into_iter().chain(uris).collect()
     }
 
@@ -245,4 +283,3 @@ impl Listening {
         message::response_bytes(&self.id, &Answer::Result(result))
     }
 }
-

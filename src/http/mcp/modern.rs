@@ -1,48 +1,65 @@
 //! Requests of 2026-07-28 and later: stateless, everything in the envelope.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use futures_util::{StreamExt as _, stream as streams};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
-    Incoming, about, listen, refuse,
+    Incoming, about, fail, listen, no_place, refusal,
     route::{self, Routed},
     stream,
 };
 use crate::{
     cache::CacheStatus,
-    http::{error, record::Record},
+    http::{
+        error::{self, RpcFailure},
+        record::Record,
+        rest::CACHE_HEADER,
+    },
     lists::{Caller, Read},
     mcp::{
         Raw, envelope,
         envelope::{Envelope, TraceContext},
-        error::{self as codes, RpcError},
+        error::RpcError,
         header as mcp_header,
         json::{self, RawObject},
-        message::{self, Answer, Request, RequestId},
+        message::{self, Answer, Request},
         method::{self, ListKind},
-        param_header, sse,
+        param_header::ParamHeaders,
+        sse,
         version::{self, Version},
     },
-    relay::{self, Call, RelayError, modern::Flow, modern::Item},
-    telemetry::metrics::{Era, Outcome},
+    relay::{
+        Call,
+        modern::{Flow, Item},
+    },
+    telemetry::{
+        metrics::{Era, Outcome},
+        traces,
+    },
 };
 
-/// Says how a list was come by.
-pub(crate) const CACHE_HEADER: HeaderName = HeaderName::from_static("x-mcp-fleet-cache");
-
-/// A refusal on the way to the answer.
-type Refusal = (StatusCode, RpcError);
-
 /// Answers a request. `version` is what its envelope names.
-pub(crate) async fn answer(incoming: &Incoming, request: &Request<'_>, version: &str) -> Response<Body> {
-    let record = Record::begin(incoming, &request.method, Era::Modern);
-    match serve(incoming, request, version, record).await {
+pub(crate) async fn answer(
+    incoming: &Incoming,
+    request: &Request<'_>,
+    version: &str,
+) -> Response<Body> {
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Modern,
+        &trace(incoming, request.params),
+    );
+    let span = record.span();
+    match serve(incoming, request, version, record)
+        .instrument(span)
+        .await
+    {
         Ok(response) => response,
-        Err((status, error)) => refuse(status, Some(&request.id), &error),
+        Err(failure) => fail(&request.id, &failure),
     }
 }
 
@@ -51,7 +68,7 @@ async fn serve(
     request: &Request<'_>,
     version: &str,
     record: Record,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, RpcFailure> {
     let checked = check(incoming, request, version);
     let envelope = match checked {
         Ok(envelope) => envelope,
@@ -60,7 +77,11 @@ async fn serve(
             return Err(refusal);
         }
     };
-    let modern = Modern { incoming, request, envelope };
+    let modern = Modern {
+        incoming,
+        request,
+        envelope,
+    };
     let method = &*request.method;
     if let Some(kind) = method::list_kind(method) {
         return modern.list(kind, record).await;
@@ -73,25 +94,42 @@ async fn serve(
 }
 
 /// The checks every request has to pass, in the order of the brief.
-fn check(incoming: &Incoming, request: &Request<'_>, version: &str) -> Result<Envelope, Refusal> {
-    let bad = |error| (StatusCode::BAD_REQUEST, error);
+fn check(
+    incoming: &Incoming,
+    request: &Request<'_>,
+    version: &str,
+) -> Result<Envelope, RpcFailure> {
+    let bad = |error: RpcError| refusal(StatusCode::BAD_REQUEST, &error);
     let envelope = Envelope::from_params(request.params)
-        .and_then(|envelope| envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing")))
+        .and_then(|envelope| {
+            envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing"))
+        })
         .map_err(bad)?;
     let name = method::name_param(&request.method).and_then(|param| {
         let params = RawObject::parse(request.params?).ok()?;
         params.get_str(param).map(|name| name.into_owned())
     });
-    mcp_header::check_standard_headers(&incoming.headers, version, &request.method, name.as_deref()).map_err(bad)?;
+    mcp_header::check_standard_headers(
+        &incoming.headers,
+        version,
+        &request.method,
+        name.as_deref(),
+    )
+    .map_err(bad)?;
     if Version::parse(version).is_none_or(|version| version.era() == version::Era::Legacy) {
         return Err(bad(RpcError::unsupported_version(version)));
     }
     if method::is_removed_in_modern(&request.method) {
-        return Err((StatusCode::NOT_FOUND, RpcError::method_not_found(&request.method)));
+        return Err(refusal(
+            StatusCode::NOT_FOUND,
+            &RpcError::method_not_found(&request.method),
+        ));
     }
     if method::name_param(&request.method).is_some() && name.is_none() {
         let param = method::name_param(&request.method).unwrap_or_default();
-        return Err(bad(RpcError::invalid_params(format!("params.{param} is missing or not a string"))));
+        return Err(bad(RpcError::invalid_params(format!(
+            "params.{param} is missing or not a string"
+        ))));
     }
     Ok(envelope)
 }
@@ -105,18 +143,24 @@ struct Modern<'a> {
 
 impl Modern<'_> {
     fn caller(&self) -> Caller {
-        Caller { principal: self.incoming.principal, capabilities: self.envelope.capabilities.clone() }
+        Caller {
+            principal: self.incoming.principal,
+            capabilities: self.envelope.capabilities.clone(),
+        }
     }
 
     fn deadline(&self) -> Instant {
         Instant::now() + self.incoming.gateway.config.cache.list_deadline
     }
 
-    async fn discover(&self, record: Record) -> Result<Response<Body>, Refusal> {
-        let about = about::about(self.incoming, &self.caller(), self.deadline()).await.map_err(|failed| {
-            record.failed();
-            error::list_refusal(&failed)
-        })?;
+    async fn discover(&self, record: Record) -> Result<Response<Body>, RpcFailure> {
+        let about = match about::about(self.incoming, &self.caller(), self.deadline()).await {
+            Ok(about) => about,
+            Err(failed) => {
+                record.failed();
+                return Err(error::list_failure(&failed, version::Era::Modern));
+            }
+        };
         let mut result = RawObject::new();
         result.set("resultType", json::raw_str("complete"));
         result.set("supportedVersions", json::raw(version::supported()));
@@ -132,17 +176,29 @@ impl Modern<'_> {
         Ok(self.cached(&result, about.status))
     }
 
-    async fn list(&self, kind: ListKind, record: Record) -> Result<Response<Body>, Refusal> {
+    async fn list(&self, kind: ListKind, record: Record) -> Result<Response<Body>, RpcFailure> {
         let incoming = self.incoming;
         incoming.gateway.watch(&incoming.target);
-        let cursor = cursor(self.request.params).map_err(|error| (StatusCode::OK, error))?;
+        let cursor =
+            cursor(self.request.params).map_err(|error| refusal(StatusCode::OK, &error))?;
         let lists = &incoming.gateway.lists;
         let caller = self.caller();
-        let page = lists.page(&incoming.target, kind, &caller, cursor.as_deref(), self.deadline()).await;
-        let page = page.map_err(|failed| {
-            record.failed();
-            error::list_refusal(&failed)
-        })?;
+        let page = lists
+            .page(
+                &incoming.target,
+                kind,
+                &caller,
+                cursor.as_deref(),
+                self.deadline(),
+            )
+            .await;
+        let page = match page {
+            Ok(page) => page,
+            Err(failed) => {
+                record.failed();
+                return Err(error::list_failure(&failed, version::Era::Modern));
+            }
+        };
         let body = page.modern_response(&self.request.id);
         record.end(Outcome::Ok);
         Ok(with_status(stream::json(StatusCode::OK, body), page.status))
@@ -153,15 +209,22 @@ impl Modern<'_> {
         with_status(stream::json(StatusCode::OK, body), status)
     }
 
-    async fn relay(&self, mut record: Record) -> Result<Response<Body>, Refusal> {
+    async fn relay(&self, mut record: Record) -> Result<Response<Body>, RpcFailure> {
         let incoming = self.incoming;
         let gateway = &incoming.gateway;
         let caller = self.caller();
         let method = &*self.request.method;
         let params = self.request.params;
-        let routed = route::route(gateway, &incoming.target, &caller, method, params, self.deadline())
-            .await
-            .map_err(|error| (error::modern_status(error.code), error))?;
+        let routed = route::route(
+            gateway,
+            &incoming.target,
+            &caller,
+            method,
+            params,
+            self.deadline(),
+        )
+        .await
+        .map_err(|error| refusal(modern_status(error.code), &error))?;
         record.server(&routed.server.id);
         let headers = self.param_headers(&routed, &caller).await?;
         if method == method::RESOURCES_READ
@@ -179,7 +242,7 @@ impl Modern<'_> {
             capabilities: self.envelope.capabilities.clone(),
             log_level: self.envelope.log_level,
             progress_token: envelope::progress_token(params),
-            trace: trace(incoming, params),
+            trace: traces::outgoing(&trace(incoming, params)),
             headers,
             session: None,
         };
@@ -187,7 +250,7 @@ impl Modern<'_> {
             Ok(flow) => flow,
             Err(failed) => {
                 record.failed();
-                return Err(error::relay_refusal(&failed));
+                return Err(error::relay_failure(&failed, version::Era::Modern));
             }
         };
         self.respond(flow, record).await
@@ -198,7 +261,13 @@ impl Modern<'_> {
         let gateway = &self.incoming.gateway;
         let deadline = Instant::now() + routed.server.timeout;
         let params = routed.params.as_deref()?;
-        gateway.lists.read(&routed.server, caller, params, deadline).await.ok().flatten()
+        // What the cache cannot answer is asked like any other call, for its error too.
+        gateway
+            .lists
+            .read(&routed.server, caller, params, deadline)
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Checks the headers that repeat arguments and makes those for the server.
@@ -206,34 +275,51 @@ impl Modern<'_> {
         &self,
         routed: &Routed,
         caller: &Caller,
-    ) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, RpcFailure> {
         if self.request.method != method::TOOLS_CALL {
             return Ok(Vec::new());
         }
         let headers = &self.incoming.headers;
-        let params = routed.params.as_deref().and_then(|params| RawObject::parse(params).ok());
-        let name = params.as_ref().and_then(|params| params.get_str("name")).unwrap_or_default();
+        let params = routed
+            .params
+            .as_deref()
+            .and_then(|params| RawObject::parse(params).ok());
+        let name = params
+            .as_ref()
+            .and_then(|params| params.get_str("name"))
+            .unwrap_or_default();
         let arguments = params.as_ref().and_then(|params| params.get("arguments"));
-        let tool = self.incoming.gateway.lists.tool(&routed.server, caller, &name, self.deadline()).await;
+        let tool = self
+            .incoming
+            .gateway
+            .lists
+            .tool(&routed.server, caller, &name, self.deadline())
+            .await;
         let Some(tool) = tool else {
-            return Ok(param_header::ParamHeaders::default().unknown(headers).collect());
+            return Ok(unknown(&ParamHeaders::default(), headers).collect());
         };
-        tool.param_headers.check(headers, arguments).map_err(|error| (StatusCode::BAD_REQUEST, error))?;
+        tool.param_headers
+            .check(headers, arguments)
+            .map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
         let mut outgoing = tool.param_headers.headers_for(arguments);
-        outgoing.extend(tool.param_headers.unknown(headers));
+        outgoing.extend(unknown(&tool.param_headers, headers));
         Ok(outgoing)
     }
 
     /// One JSON body when the answer comes first, a stream when something
     /// precedes it or it takes long.
-    async fn respond(&self, flow: Flow, record: Record) -> Result<Response<Body>, Refusal> {
+    async fn respond(&self, flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
         let gateway = &self.incoming.gateway;
         let id = self.request.id.clone();
         // A stream keeps its own state, so a time-out on its next item loses nothing.
         let items = streams::unfold(Some(flow), |flow| async {
             let mut flow = flow?;
             let item = flow.next().await;
-            let rest = if matches!(item, Item::Done(_)) { None } else { Some(flow) };
+            let rest = if matches!(item, Item::Done(_)) {
+                None
+            } else {
+                Some(flow)
+            };
             Some((item, rest))
         });
         let mut items = Box::pin(items);
@@ -241,7 +327,7 @@ impl Modern<'_> {
             Ok(Some(Item::Done(answer))) => {
                 record.answered(&answer);
                 let status = match answer.error_code() {
-                    Some(code) => error::modern_status(code),
+                    Some(code) => modern_status(code),
                     None => StatusCode::OK,
                 };
                 return Ok(stream::json(status, message::response_bytes(&id, &answer)));
@@ -249,35 +335,62 @@ impl Modern<'_> {
             Ok(Some(Item::Message(first))) => Some(Item::Message(first)),
             Ok(None) | Err(_) => None,
         };
-        let held = gateway.stream_place().map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error))?;
+        let held = gateway.stream_place().map_err(|error| no_place(&error))?;
         let mut record = Some(record);
-        let frames = streams::iter(first).chain(items).map(move |item| match item {
-            Item::Message(message) => sse::event(None, None, &message),
-            Item::Done(answer) => {
-                if let Some(record) = record.take() {
-                    record.answered(&answer);
+        let frames = streams::iter(first)
+            .chain(items)
+            .map(move |item| match item {
+                Item::Message(message) => sse::event(None, None, &message),
+                Item::Done(answer) => {
+                    if let Some(record) = record.take() {
+                        record.answered(&answer);
+                    }
+                    sse::event(None, None, &message::response_bytes(&id, &answer))
                 }
-                sse::event(None, None, &message::response_bytes(&id, &answer))
-            }
-        });
-        Ok(stream::event_stream(Box::pin(frames), gateway.config.node.keep_alive, held))
+            });
+        Ok(stream::event_stream(
+            Box::pin(frames),
+            gateway.config.node.keep_alive,
+            held,
+        ))
     }
 }
 
+/// Headers of parameters that the tool does not know: forwarded untouched.
+fn unknown<'h>(
+    known: &'h ParamHeaders,
+    headers: &'h HeaderMap,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> + 'h {
+    known
+        .unknown(headers)
+        .map(|(name, value)| (name.clone(), value.clone()))
+}
+
+fn modern_status(code: i64) -> StatusCode {
+    error::rpc_status(version::Era::Modern, code)
+}
+
 fn with_status(mut response: Response<Body>, status: CacheStatus) -> Response<Body> {
-    response.headers_mut().insert(CACHE_HEADER, HeaderValue::from_static(status.as_str()));
+    response
+        .headers_mut()
+        .insert(CACHE_HEADER, HeaderValue::from_static(status.as_str()));
     response
 }
 
 fn set_hints(result: &mut RawObject<'_>, ttl: std::time::Duration, public: bool) {
     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
     result.set("ttlMs", json::raw(&ttl_ms));
-    result.set("cacheScope", json::raw_str(if public { "public" } else { "private" }));
+    result.set(
+        "cacheScope",
+        json::raw_str(if public { "public" } else { "private" }),
+    );
 }
 
 /// The cursor of a list request; an empty one is the first page.
 pub(crate) fn cursor(params: Option<&Raw>) -> Result<Option<String>, RpcError> {
-    let Some(params) = params.and_then(|params| RawObject::parse(params).ok()) else { return Ok(None) };
+    let Some(params) = params.and_then(|params| RawObject::parse(params).ok()) else {
+        return Ok(None);
+    };
     match params.get("cursor") {
         None => Ok(None),
         Some(_) => match params.get_str("cursor") {
@@ -290,5 +403,9 @@ pub(crate) fn cursor(params: Option<&Raw>) -> Result<Option<String>, RpcError> {
 /// The client's trace: `_meta` first, then the header.
 pub(crate) fn trace(incoming: &Incoming, params: Option<&Raw>) -> TraceContext {
     let trace = envelope::trace_context(params);
-    if trace.traceparent.is_some() { trace } else { TraceContext::from_headers(&incoming.headers) }
+    if trace.traceparent.is_some() {
+        trace
+    } else {
+        TraceContext::from_headers(&incoming.headers)
+    }
 }

@@ -37,9 +37,16 @@ pub(crate) async fn route(
 ) -> Result<Routed, RpcError> {
     let merged = match target {
         Target::One(server) => {
-            return Ok(Routed { server: Arc::clone(server), params: params.map(Raw::to_owned) });
+            return Ok(Routed {
+                server: Arc::clone(server),
+                params: params.map(Raw::to_owned),
+            });
         }
-        Target::All => Merged { gateway, caller, deadline },
+        Target::All => Merged {
+            gateway,
+            caller,
+            deadline,
+        },
     };
     match method {
         method::TOOLS_CALL => merged.by_name(ListKind::Tools, params).await,
@@ -64,25 +71,49 @@ impl Merged<'_> {
         let exposed = text(&params, "name")?;
         let (server, name) = self.resolve(kind, &exposed).await?;
         params.set("name", json::raw_str(&name));
-        Ok(Routed { server, params: Some(params.to_raw()) })
+        Ok(Routed {
+            server,
+            params: Some(params.to_raw()),
+        })
     }
 
-    async fn resolve(&self, kind: ListKind, exposed: &str) -> Result<(Arc<Server>, String), RpcError> {
-        let found = self.gateway.lists.resolve_name(kind, exposed, self.caller, self.deadline).await;
+    async fn resolve(
+        &self,
+        kind: ListKind,
+        exposed: &str,
+    ) -> Result<(Arc<Server>, String), RpcError> {
+        let found = self
+            .gateway
+            .lists
+            .resolve_name(kind, exposed, self.caller, self.deadline)
+            .await;
         found.ok_or_else(|| {
-            let what = if kind == ListKind::Tools { "tool" } else { "prompt" };
-            RpcError::invalid_params(format!("unknown {what} {exposed:?}: names here are {{server}}__{{name}}"))
+            let what = if kind == ListKind::Tools {
+                "tool"
+            } else {
+                "prompt"
+            };
+            RpcError::invalid_params(format!(
+                "unknown {what} {exposed:?}: names here are {{server}}__{{name}}"
+            ))
         })
     }
 
     async fn by_uri(&self, params: Option<&Raw>) -> Result<Routed, RpcError> {
         let uri = text(&members(params)?, "uri")?;
         let server = self.owner(&uri).await?;
-        Ok(Routed { server, params: params.map(Raw::to_owned) })
+        Ok(Routed {
+            server,
+            params: params.map(Raw::to_owned),
+        })
     }
 
     async fn owner(&self, uri: &str) -> Result<Arc<Server>, RpcError> {
-        let owner = self.gateway.lists.owner_of(uri, self.caller, self.deadline).await;
+        let owner = self
+            .gateway
+            .lists
+            .owner_of(uri, self.caller, self.deadline)
+            .await;
         owner.ok_or_else(|| RpcError::resource_not_found_modern(uri))
     }
 
@@ -98,10 +129,17 @@ impl Merged<'_> {
                 server
             }
             "ref/resource" => self.owner(&text(&reference, "uri")?).await?,
-            other => return Err(RpcError::invalid_params(format!("unknown reference type {other:?}"))),
+            other => {
+                return Err(RpcError::invalid_params(format!(
+                    "unknown reference type {other:?}"
+                )));
+            }
         };
         params.set("ref", reference.to_raw());
-        Ok(Routed { server, params: Some(params.to_raw()) })
+        Ok(Routed {
+            server,
+            params: Some(params.to_raw()),
+        })
     }
 }
 
@@ -111,7 +149,10 @@ fn members(params: Option<&Raw>) -> Result<RawObject<'_>, RpcError> {
 }
 
 fn text(object: &RawObject<'_>, member: &'static str) -> Result<String, RpcError> {
-    object.get_str(member).map(|text| text.into_owned()).ok_or_else(|| missing(member))
+    object
+        .get_str(member)
+        .map(|text| text.into_owned())
+        .ok_or_else(|| missing(member))
 }
 
 fn missing(member: &str) -> RpcError {

@@ -20,13 +20,7 @@ use crate::{
     changes,
     fleet::{Change, Heard, News},
     lists::{Caller, Target},
-    mcp::{
-        error::RpcError,
-        header as mcp_header,
-        json,
-        message, method, sse,
-        version::Version,
-    },
+    mcp::{error::RpcError, header as mcp_header, json, message, method, sse, version::Version},
     relay::{event_log::Replay, standalone::Standalone},
     session::Session,
 };
@@ -36,7 +30,9 @@ const BACKLOG: usize = 64;
 
 /// `GET` on an MCP endpoint.
 pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
-    if !accepts(&incoming.headers, "text/event-stream") || !incoming.headers.contains_key(&mcp_header::SESSION_ID) {
+    if !accepts(&incoming.headers, "text/event-stream")
+        || !incoming.headers.contains_key(&mcp_header::SESSION_ID)
+    {
         return not_offered();
     }
     let session = match legacy::session(&incoming).await {
@@ -52,7 +48,9 @@ pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
         Ok(Some(replay)) if !Standalone::is_standalone(replay.stream()) => replayed(replay),
         Ok(Some(replay)) => {
             let missed = replay.into_read();
-            let missed = missed.into_iter().map(|event| sse::event(Some(&event.id), None, &event.message));
+            let missed = missed
+                .into_iter()
+                .map(|event| sse::event(Some(&event.id), None, &event.message));
             Box::pin(streams::iter(missed).chain(framed(incoming, session)))
         }
         Ok(None) => framed(incoming, session),
@@ -64,21 +62,28 @@ pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
 /// No page and no stream here without a session.
 fn not_offered() -> Response<Body> {
     let mut response = stream::empty(StatusCode::METHOD_NOT_ALLOWED);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
 
 async fn replay(incoming: &Incoming, session: &Session) -> Result<Option<Replay>, Response<Body>> {
     let bad = |error: &RpcError| refuse(StatusCode::BAD_REQUEST, None, error);
-    let last = mcp_header::single(&incoming.headers, &mcp_header::LAST_EVENT_ID).map_err(|error| bad(&error))?;
+    let last = mcp_header::single(&incoming.headers, &mcp_header::LAST_EVENT_ID)
+        .map_err(|error| bad(&error))?;
     let Some(last) = last else { return Ok(None) };
-    Replay::begin(&session.key, last, &incoming.gateway.store).await.map_err(|error| {
-        tracing::warn!(%error, "a stream cannot be resumed now");
-        let error = RpcError::internal("streams cannot be resumed now: try again");
-        let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        response
-    })
+    Replay::begin(&session.key, last, &incoming.gateway.store)
+        .await
+        .map_err(|error| {
+            tracing::warn!(%error, "a stream cannot be resumed now");
+            let error = RpcError::internal("streams cannot be resumed now: try again");
+            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        })
 }
 
 /// The rest of a request's stream.
@@ -93,7 +98,8 @@ fn replayed(replay: Replay) -> Frames {
 }
 
 fn framed(incoming: Incoming, session: Arc<Session>) -> Frames {
-    let events = live(incoming, session).map(|event| sse::event(event.id.as_deref(), None, &event.message));
+    let events =
+        live(incoming, session).map(|event| sse::event(event.id.as_deref(), None, &event.message));
     Box::pin(events)
 }
 
@@ -125,12 +131,21 @@ async fn run(incoming: Incoming, session: Arc<Session>, events: mpsc::Sender<Eve
     let gateway = Arc::clone(&incoming.gateway);
     let mut news = gateway.fleet.listen();
     let mut standalone = Standalone::open(&gateway.relay, &session);
-    let taken = News::StreamTaken { session: session.key.to_string(), stream: standalone.stream().to_string() };
+    let taken = News::StreamTaken {
+        session: session.key.to_string(),
+        stream: standalone.stream().to_string(),
+    };
     gateway.fleet.tell(taken).await;
     if session.version >= Version::V2025_11_25
         && let Some(id) = standalone.open_log().await
     {
-        events.send(Event { id: Some(id), message: Bytes::new() }).await.ok();
+        events
+            .send(Event {
+                id: Some(id),
+                message: Bytes::new(),
+            })
+            .await
+            .ok();
     }
     gateway.watch(&incoming.target);
     if let Target::One(server) = &incoming.target {
@@ -174,15 +189,21 @@ fn is_taken(heard: &Heard, session: &Session, own: &str) -> bool {
 
 fn concerns(heard: &Heard, session: &Session) -> bool {
     match heard {
-        Heard::News(news) => matches!(&**news, News::SessionChanged { session: key } if **key == *session.key),
+        Heard::News(news) => {
+            matches!(&**news, News::SessionChanged { session: key } if **key == *session.key)
+        }
         Heard::Gap => true,
     }
 }
 
 /// What a change means for this session.
 fn notification(heard: &Heard, target: &Target, session: &Session) -> Option<Bytes> {
-    let Heard::News(news) = heard else { return None };
-    let News::Changed { server, change } = &**news else { return None };
+    let Heard::News(news) = heard else {
+        return None;
+    };
+    let News::Changed { server, change } = &**news else {
+        return None;
+    };
     if let Target::One(own) = target
         && own.id.as_str() != server
     {
@@ -192,7 +213,9 @@ fn notification(heard: &Heard, target: &Target, session: &Session) -> Option<Byt
     match change {
         Change::Tools => message::write_notification(&mut message, method::TOOLS_CHANGED, None),
         Change::Prompts => message::write_notification(&mut message, method::PROMPTS_CHANGED, None),
-        Change::Resources => message::write_notification(&mut message, method::RESOURCES_CHANGED, None),
+        Change::Resources => {
+            message::write_notification(&mut message, method::RESOURCES_CHANGED, None)
+        }
         Change::Resource { uri } => {
             if !session.is_subscribed(uri) {
                 return None;
@@ -216,7 +239,6 @@ impl Watched {
         let caller = Caller {
             principal: incoming.principal,
             capabilities: session.capabilities.clone(),
-            version: session.version,
         };
         for uri in wanted {
             if self.0.contains_key(&uri) {
@@ -226,9 +248,18 @@ impl Watched {
             let params = json::raw(&serde_json::json!({ "uri": uri }));
             let deadline = Instant::now() + gateway.config.cache.list_deadline;
             let method = method::RESOURCES_SUBSCRIBE;
-            let routed = route::route(gateway, &incoming.target, &caller, method, Some(&params), deadline).await;
+            let routed = route::route(
+                gateway,
+                &incoming.target,
+                &caller,
+                method,
+                Some(&params),
+                deadline,
+            )
+            .await;
             if let Ok(routed) = routed {
-                self.0.insert(uri.clone(), gateway.changes.subscribe(&routed.server, &uri));
+                self.0
+                    .insert(uri.clone(), gateway.changes.subscribe(&routed.server, &uri));
             }
         }
     }

@@ -34,7 +34,15 @@ impl RedisServer {
 
     /// A cluster of one node: it has all slots, and insists on hash tags.
     pub(crate) fn start_cluster() -> Self {
-        let server = Self::start_with(&["--cluster-enabled", "yes"]);
+        let bus = free_port().to_string();
+        let server = Self::start_with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--cluster-announce-ip",
+            "127.0.0.1",
+        ]);
         server.cli(&["cluster", "addslotsrange", "0", "16383"]);
         let deadline = Instant::now() + Duration::from_secs(10);
         while !server
