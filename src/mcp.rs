@@ -24,6 +24,7 @@ pub mod param_header;
 pub mod seal;
 pub mod shape;
 pub mod sse;
+pub mod trace;
 pub mod version;
 
 /// A JSON value exactly as it was written.

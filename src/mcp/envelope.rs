@@ -2,11 +2,18 @@
 //!
 //! Every function that writes replaces our keys and keeps every other byte.
 
-use http::HeaderMap;
+use std::borrow::Cow;
 
 use super::{
-    Raw, capabilities::ClientCapabilities, error::RpcError, message::RequestId, version::Version,
+    Raw,
+    capabilities::ClientCapabilities,
+    error::RpcError,
+    json::{self, RawObject, Unreadable},
+    message::RequestId,
+    version::Version,
 };
+
+pub use super::trace::TraceContext;
 
 /// Names the protocol version of a modern request.
 pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
@@ -75,6 +82,10 @@ impl LogLevel {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str() == text)
     }
+
+    fn expected() -> String {
+        format!("one of {}", Self::ALL.map(Self::as_str).join(", "))
+    }
 }
 
 /// What a modern request says about itself and its sender.
@@ -96,48 +107,104 @@ impl Envelope {
     /// # Errors
     /// `-32602` when a required key is missing or a key has a wrong value.
     pub fn from_params(params: Option<&Raw>) -> Result<Option<Self>, RpcError> {
-        let _ = params;
-        todo!()
+        let Some(meta) = params.and_then(meta) else {
+            return Ok(None);
+        };
+        let names = [
+            PROTOCOL_VERSION,
+            CLIENT_CAPABILITIES,
+            CLIENT_INFO,
+            LOG_LEVEL,
+        ];
+        let [version, capabilities, client_info, log_level] = match json::members(meta, names) {
+            Ok(found) => found,
+            Err(Unreadable::NotAnObject) => return Ok(None),
+            Err(error @ Unreadable::Repeated(_)) => {
+                return Err(RpcError::invalid_request(error.to_string()));
+            }
+        };
+        let Some(version) = version else {
+            return Ok(None);
+        };
+        let missing =
+            |what: &str| RpcError::invalid_params(format!("params._meta[\"{what}\"] is required"));
+        let wrong = |name: &str, expected: &str| {
+            RpcError::invalid_params(format!("params._meta[\"{name}\"] must be {expected}"))
+        };
+        let protocol_version = json::as_str(version)
+            .ok_or_else(|| wrong(PROTOCOL_VERSION, "a string"))?
+            .into_owned();
+        let capabilities = capabilities.ok_or_else(|| missing(CLIENT_CAPABILITIES))?;
+        let capabilities = ClientCapabilities::parse(capabilities)
+            .map_err(|_| wrong(CLIENT_CAPABILITIES, "an object"))?;
+        if client_info.is_some_and(|info| !json::is_object(info)) {
+            return Err(wrong(CLIENT_INFO, "an object"));
+        }
+        let log_level = log_level
+            .map(|level| {
+                let known = json::as_str(level).and_then(|level| LogLevel::parse(&level));
+                known.ok_or_else(|| wrong(LOG_LEVEL, &LogLevel::expected()))
+            })
+            .transpose()?;
+        Ok(Some(Self {
+            protocol_version,
+            capabilities,
+            client_info: client_info.map(ToOwned::to_owned),
+            log_level,
+        }))
     }
+}
+
+/// `params._meta`, whatever it is.
+fn meta(params: &Raw) -> Option<&Raw> {
+    json::member(params, "_meta")
+}
+
+/// The version that the envelope names, without looking at the rest of it.
+///
+/// # Errors
+/// `-32602` when it is no string, `-32600` when `_meta` or the key is repeated.
+pub fn protocol_version(params: Option<&Raw>) -> Result<Option<Cow<'_, str>>, RpcError> {
+    let Some(params) = params else {
+        return Ok(None);
+    };
+    let repeated = |error: Unreadable| match error {
+        Unreadable::NotAnObject => Ok([None]),
+        Unreadable::Repeated(_) => Err(RpcError::invalid_request(error.to_string())),
+    };
+    let [meta] = json::members(params, ["_meta"]).or_else(repeated)?;
+    let Some(meta) = meta else {
+        return Ok(None);
+    };
+    let [version] = json::members(meta, [PROTOCOL_VERSION]).or_else(repeated)?;
+    let Some(version) = version else {
+        return Ok(None);
+    };
+    let version = json::as_str(version).ok_or_else(|| {
+        RpcError::invalid_params(format!(
+            "params._meta[\"{PROTOCOL_VERSION}\"] must be a string"
+        ))
+    })?;
+    Ok(Some(version))
 }
 
 /// The client's token for progress notifications: a string or an integer.
 #[must_use]
 pub fn progress_token(params: Option<&Raw>) -> Option<Box<Raw>> {
-    let _ = params;
-    todo!()
+    let token = json::member(meta(params?)?, "progressToken")?;
+    RequestId::parse(token).ok().map(|_| token.to_owned())
 }
 
-/// W3C trace context; only valid values are kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TraceContext {
-    /// Trace and parent span.
-    pub traceparent: Option<String>,
-    /// Vendors' additions; never without a traceparent.
-    pub tracestate: Option<String>,
-}
-
-impl TraceContext {
-    /// Checks both values.
-    #[must_use]
-    pub fn new(traceparent: Option<&str>, tracestate: Option<&str>) -> Self {
-        let _ = (traceparent, tracestate);
-        todo!()
-    }
-
-    /// From HTTP headers, for requests whose `_meta` has none.
-    #[must_use]
-    pub fn from_headers(headers: &HeaderMap) -> Self {
-        let _ = headers;
-        todo!()
-    }
-}
-
-/// From `params._meta`.
+/// The trace context in `params._meta`.
 #[must_use]
 pub fn trace_context(params: Option<&Raw>) -> TraceContext {
-    let _ = params;
-    todo!()
+    let found = params
+        .and_then(meta)
+        .and_then(|meta| json::members(meta, ["traceparent", "tracestate"]).ok());
+    let [parent, state] = found
+        .unwrap_or_default()
+        .map(|value| value.and_then(json::as_str));
+    TraceContext::new(parent.as_deref(), state.as_deref())
 }
 
 /// What a request to a modern upstream carries in `_meta`.
@@ -159,9 +226,21 @@ pub struct OutgoingMeta<'a> {
 
 /// The parameters of a request to a modern upstream.
 #[must_use]
-pub fn with_modern_meta(params: Option<&Raw>, meta: &OutgoingMeta<'_>) -> Box<Raw> {
-    let _ = (params, meta);
-    todo!()
+pub fn with_modern_meta(params: Option<&Raw>, outgoing: &OutgoingMeta<'_>) -> Box<Raw> {
+    let params = params.unwrap_or(Raw::NULL);
+    let mut object = RawObject::parse(params).unwrap_or_default();
+    let mut meta = object.get_object("_meta").unwrap_or_default();
+    meta.set(PROTOCOL_VERSION, json::raw_str(outgoing.version.as_str()));
+    meta.set(CLIENT_CAPABILITIES, outgoing.capabilities.for_modern());
+    meta.set(CLIENT_INFO, outgoing.client_info);
+    let log_level = outgoing
+        .log_level
+        .map(|level| json::raw_str(level.as_str()));
+    replace(&mut meta, LOG_LEVEL, log_level);
+    set_token_and_trace(&mut meta, outgoing.progress_token, outgoing.trace);
+    let meta = meta.to_raw();
+    object.set("_meta", meta);
+    object.to_raw()
 }
 
 /// The parameters of a request to a legacy upstream.
@@ -171,20 +250,73 @@ pub fn with_legacy_meta(
     progress_token: Option<&RequestId>,
     trace: &TraceContext,
 ) -> Option<Box<Raw>> {
-    let _ = (params, progress_token, trace);
-    todo!()
+    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut meta = object.get_object("_meta").unwrap_or_default();
+    meta.retain(|name, _| !is_modern_only(name));
+    set_token_and_trace(&mut meta, progress_token, trace);
+    if meta.is_empty() {
+        object.remove("_meta");
+    } else {
+        let meta = meta.to_raw();
+        object.set("_meta", meta);
+    }
+    (params.is_some() || !object.is_empty()).then(|| object.to_raw())
+}
+
+/// `_meta` keys of requests and results that no legacy version has. Others
+/// with the same prefix, such as `related-task`, do exist there.
+pub(super) fn is_modern_only(key: &str) -> bool {
+    matches!(
+        key,
+        PROTOCOL_VERSION
+            | CLIENT_CAPABILITIES
+            | CLIENT_INFO
+            | LOG_LEVEL
+            | SERVER_INFO
+            | SUBSCRIPTION_ID
+    )
+}
+
+/// Our token and our span in place of the client's. Baggage crosses a trust
+/// boundary here and is dropped.
+fn set_token_and_trace(
+    meta: &mut RawObject<'_>,
+    progress_token: Option<&RequestId>,
+    trace: &TraceContext,
+) {
+    let token = progress_token.map(|token| token.as_raw().to_owned());
+    replace(meta, "progressToken", token);
+    let text = |value: &Option<String>| value.as_deref().map(json::raw_str);
+    replace(meta, "traceparent", text(&trace.traceparent));
+    replace(meta, "tracestate", text(&trace.tracestate));
+    meta.remove("baggage");
+}
+
+fn replace(meta: &mut RawObject<'_>, name: &'static str, value: Option<Box<Raw>>) {
+    match value {
+        Some(value) => meta.set(name, value),
+        None => drop(meta.remove(name)),
+    }
 }
 
 /// The parameters of a progress notification with another token.
 #[must_use]
 pub fn with_progress_token(notification_params: &Raw, token: &Raw) -> Box<Raw> {
-    let _ = (notification_params, token);
-    todo!()
+    let mut object = RawObject::parse(notification_params).unwrap_or_default();
+    object.set("progressToken", token.to_owned());
+    object.to_raw()
 }
 
 /// The parameters of a notification (or a result) on the listen stream `id`.
 #[must_use]
 pub fn with_subscription_id(params: Option<&Raw>, id: &RequestId) -> Box<Raw> {
-    let _ = (params, id);
-    todo!()
+    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut meta = object.get_object("_meta").unwrap_or_default();
+    meta.set(SUBSCRIPTION_ID, id.as_raw().to_owned());
+    let meta = meta.to_raw();
+    object.set("_meta", meta);
+    object.to_raw()
 }
+
+#[cfg(test)]
+mod tests;

@@ -291,6 +291,88 @@ pub fn is_null(raw: &Raw) -> bool {
     raw.get() == "null"
 }
 
+/// Why members of an object cannot be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It is another kind of value.
+    #[error("not a JSON object")]
+    NotAnObject,
+    /// Two readers of the object could disagree about this member.
+    #[error("{0} occurs more than once")]
+    Repeated(String),
+}
+
+/// The values of a few members, without splitting the whole object.
+///
+/// # Errors
+/// When `raw` is no object or repeats one of `names`.
+pub fn members<'a, const N: usize>(
+    raw: &'a Raw,
+    names: [&str; N],
+) -> Result<[Option<&'a Raw>; N], Unreadable> {
+    struct Lookup<'n, const N: usize>([&'n str; N]);
+    impl<'de, const N: usize> Visitor<'de> for Lookup<'_, N> {
+        type Value = Result<[Option<&'de Raw>; N], Unreadable>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = [None; N];
+            let mut repeated = None;
+            while let Some(at) = map.next_key_seed(NameIndex(&self.0))? {
+                let Some(at) = at else {
+                    map.next_value::<de::IgnoredAny>()?;
+                    continue;
+                };
+                if found[at].replace(map.next_value()?).is_some() {
+                    repeated = Some(self.0[at]);
+                }
+            }
+            Ok(repeated.map_or(Ok(found), |name| Err(Unreadable::Repeated(name.to_owned()))))
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(raw.get());
+    de::Deserializer::deserialize_map(&mut reader, Lookup(names))
+        .map_err(|_| Unreadable::NotAnObject)?
+}
+
+/// Reads a member's name as its place among the wanted ones.
+struct NameIndex<'n>(&'n [&'n str]);
+
+impl<'de> de::DeserializeSeed<'de> for NameIndex<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
+        reader.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameIndex<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|wanted| *wanted == name))
+    }
+}
+
+/// The value of one member; of repeated ones none.
+#[must_use]
+pub fn member<'a>(raw: &'a Raw, name: &str) -> Option<&'a Raw> {
+    members(raw, [name]).ok().and_then(|[value]| value)
+}
+
+/// The value of one member if it is a string.
+#[must_use]
+pub fn member_str<'a>(raw: &'a Raw, name: &str) -> Option<Cow<'a, str>> {
+    member(raw, name).and_then(as_str)
+}
+
 /// One of our own values as JSON.
 #[must_use]
 #[expect(
@@ -385,23 +467,108 @@ pub(super) fn elements_within(
 /// allocation; the bytes need not be valid JSON.
 #[must_use]
 pub fn depth_within(bytes: &[u8], max: u32) -> bool {
-    let _ = (bytes, max);
-    todo!()
+    let mut depth = 0;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at += string_len(&bytes[at..]),
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > max {
+                    return false;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Bytes up to and including the quote that ends a string.
+fn string_len(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
+        at += found + 1;
+        if bytes[at - 1] == b'"' {
+            return at;
+        }
+        at = (at + 1).min(bytes.len());
+    }
+    bytes.len()
 }
 
 /// The same JSON without line breaks, which a line-based transport forbids.
 /// Inside strings they can only stand escaped, so all others are white space.
 #[must_use]
 pub fn single_line(json: &[u8]) -> Cow<'_, [u8]> {
-    let _ = json;
-    todo!()
+    if memchr::memchr2(b'\n', b'\r', json).is_none() {
+        return Cow::Borrowed(json);
+    }
+    let without_breaks = json.iter().map(|&byte| match byte {
+        b'\n' | b'\r' => b' ',
+        other => other,
+    });
+    Cow::Owned(without_breaks.collect())
 }
+
+/// Deeper parts of a value are copied as they are.
+const MAX_CANONICAL_DEPTH: u32 = 128;
 
 /// The value with the members of every object sorted and no white space:
 /// equal values that were written differently become the same bytes (numbers
 /// stay as written). For keys and digests, never for forwarding.
 #[must_use]
 pub fn canonical(raw: &Raw) -> Vec<u8> {
-    let _ = raw;
-    todo!()
+    let mut out = Vec::with_capacity(raw.get().len());
+    write_canonical(&mut out, raw, MAX_CANONICAL_DEPTH);
+    out
 }
+
+fn write_canonical(out: &mut Vec<u8>, raw: &Raw, depth: u32) {
+    let copy = |out: &mut Vec<u8>| out.extend_from_slice(raw.get().as_bytes());
+    if depth == 0 {
+        return copy(out);
+    }
+    match raw.get().as_bytes()[0] {
+        b'{' => match RawObject::parse(raw) {
+            Ok(object) => write_canonical_object(out, &object, depth - 1),
+            Err(NotAnObject) => copy(out),
+        },
+        b'[' => {
+            out.push(b'[');
+            for (at, item) in elements(raw).unwrap_or_default().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                write_canonical(out, item, depth - 1);
+            }
+            out.push(b']');
+        }
+        b'"' => match as_str(raw) {
+            Some(text) => write_str(out, &text),
+            None => copy(out),
+        },
+        _ => copy(out),
+    }
+}
+
+pub(super) fn write_canonical_object(out: &mut Vec<u8>, object: &RawObject<'_>, depth: u32) {
+    let mut members: Vec<_> = object.iter().collect();
+    // Stable: of repeated names the last stays last.
+    members.sort_by_key(|(name, _)| *name);
+    out.push(b'{');
+    for (at, (name, value)) in members.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_str(out, name);
+        out.push(b':');
+        write_canonical(out, value, depth);
+    }
+    out.push(b'}');
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
