@@ -142,10 +142,10 @@ impl Fleet {
                     Some(news) => Heard::News(Arc::new(news)),
                     None => continue,
                 },
-                Ok(Event::Message {
-                    channel: Channel::Cache,
-                    ..
-                }) => continue,
+                // What the cache tells is the cache's to hear.
+                Ok(Event::Written { .. } | Event::Released { .. } | Event::Invalidated { .. }) => {
+                    continue;
+                }
                 Ok(Event::Gap) | Err(RecvError::Lagged(_)) => Heard::Gap,
                 Err(RecvError::Closed) => return,
             };

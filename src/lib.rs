@@ -9,6 +9,7 @@
 
 pub mod balance;
 pub mod cache;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod fleet;

@@ -26,19 +26,23 @@ use crate::{
     servers::{InFlight, Replica, Server},
     store::Store,
     telemetry::metrics::Metrics,
-    upstream::{ClientSession, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams},
+    upstream::{
+        ClientSession, Description, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams,
+    },
 };
 
 mod ask;
+pub(crate) mod event_log;
 pub mod legacy;
 mod mailbox;
 pub mod modern;
 mod park;
+pub(crate) mod standalone;
 
-pub(crate) use mailbox::Mailboxes;
+pub(crate) use mailbox::{Delivery, Letter, Mailbox, Mailboxes};
 
 /// Bounds on calls.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// A call is over after this time, however much progress it reports.
     pub max_duration: Duration,
@@ -52,6 +56,10 @@ pub struct Settings {
     pub max_events: u32,
     /// How long they are kept.
     pub events_ttl: Duration,
+    /// Pause before a lost stream to a server is opened again.
+    pub stream_retry: Duration,
+    /// Who answers for a server that does not say who it is.
+    pub server_info: Box<Raw>,
 }
 
 /// One request on its way to a server, whatever the client speaks.
@@ -97,7 +105,7 @@ pub enum RelayError {
         server: ServerId,
     },
     /// The caller's fault, or something to tell it in the protocol's terms.
-    #[error("{}", .0.message)]
+    #[error(transparent)]
     Rpc(RpcError),
     /// Needs another node or the store, which cannot be asked now.
     #[error("the node that holds this call cannot be reached now")]
@@ -120,6 +128,22 @@ pub struct Relay {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) running: legacy::Running,
     parked: Arc<tokio::sync::Semaphore>,
+}
+
+impl RelayError {
+    /// The error in the protocol's terms, without our internals.
+    #[must_use]
+    pub fn to_rpc(&self) -> RpcError {
+        match self {
+            Self::Rpc(error) => error.clone(),
+            Self::Upstream { server, source } => {
+                RpcError::internal(format!("server {server}: {source}"))
+            }
+            Self::NoReplica { .. } | Self::Unavailable | Self::TooManyParked => {
+                RpcError::internal(self.to_string())
+            }
+        }
+    }
 }
 
 impl Relay {
@@ -183,16 +207,47 @@ impl Relay {
                 Event::Done(answer) => return Ok(answer),
                 // Nothing was declared, so a server that asks all the same gets no answer.
                 Event::Ask(ask) => {
-                    let refusal = Answer::error(RpcError::method_not_found(&ask.method));
+                    let refusal = Answer::error(&RpcError::method_not_found(&ask.method));
                     begun.answer(&ask.key, &refusal).await?;
                 }
             }
         }
     }
 
+    /// What the server says of itself and which era it speaks, as one of its
+    /// replicas told lately.
+    pub(crate) async fn describe(
+        &self,
+        server: &Arc<Server>,
+        deadline: Instant,
+    ) -> Result<Arc<Description>, RelayError> {
+        let mut tried = Vec::new();
+        loop {
+            let Some(replica) = server.pick(&tried) else {
+                return Err(RelayError::NoReplica {
+                    server: server.id.clone(),
+                });
+            };
+            match self.upstreams.describe(&replica, deadline).await {
+                Ok(description) => return Ok(description),
+                Err(source) if tried.len() + 1 == server.replicas.len() => {
+                    return Err(RelayError::Upstream {
+                        server: server.id.clone(),
+                        source,
+                    });
+                }
+                Err(_) => tried.push(replica.id.clone()),
+            }
+        }
+    }
+
     /// Sends the call to a replica: to another one when the first certainly
     /// did not run it.
-    pub(crate) async fn begin(self: &Arc<Self>, call: &Call, deadline: Instant) -> Result<Begun, RelayError> {
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Begun, RelayError> {
         let server = &call.server;
         let mut tried: Vec<ReplicaId> = Vec::new();
         let mut last = None;
@@ -207,17 +262,33 @@ impl Relay {
                 trace: call.trace.clone(),
                 headers: call.headers.clone(),
             };
-            let session = call.session.clone().map_or(SessionUse::Pooled, SessionUse::Dedicated);
-            match self.upstreams.call(&replica, outgoing, session, deadline).await {
+            let session = call
+                .session
+                .clone()
+                .map_or(SessionUse::Pooled, SessionUse::Dedicated);
+            match self
+                .upstreams
+                .call(&replica, outgoing, session, deadline)
+                .await
+            {
                 Ok(exchange) => {
-                    return Ok(Begun { exchange, server: server.id.clone(), _in_flight: in_flight });
+                    return Ok(Begun {
+                        exchange,
+                        server: server.id.clone(),
+                        _in_flight: in_flight,
+                    });
                 }
                 Err(error) if error.is_safe_to_retry() => {
                     tracing::info!(%replica.id, error = &error as &dyn std::error::Error, "a replica did not take a call");
                     tried.push(replica.id.clone());
                     last = Some(error);
                 }
-                Err(source) => return Err(RelayError::Upstream { server: server.id.clone(), source }),
+                Err(source) => {
+                    return Err(RelayError::Upstream {
+                        server: server.id.clone(),
+                        source,
+                    });
+                }
             }
         }
         let server = server.id.clone();
@@ -230,7 +301,11 @@ impl Relay {
 
 /// The replica for a call. A client session stays with one replica, which all
 /// nodes compute alike (rendezvous hashing), unless that one did not answer.
-fn choose(server: &Server, session: Option<&ClientSession>, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+fn choose(
+    server: &Server,
+    session: Option<&ClientSession>,
+    tried: &[ReplicaId],
+) -> Option<Arc<Replica>> {
     match session {
         Some(session) => server.home_of(&session.key, tried),
         None => server.pick(tried),
@@ -248,11 +323,11 @@ pub(crate) struct Begun {
 impl Begun {
     /// What the replica says next, at the latest at `deadline`. Cancel safe.
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, RelayError> {
-        match tokio::time::timeout_at(deadline, self.exchange.next()).await {
-            Ok(Ok(event)) => Ok(event),
-            Ok(Err(source)) => Err(self.failed(source)),
-            Err(_elapsed) => Err(self.failed(UpstreamError::TimedOut)),
-        }
+        self.exchange.set_deadline(Some(deadline));
+        self.exchange
+            .next()
+            .await
+            .map_err(|source| self.failed(source))
     }
 
     /// Answers a question of the replica.
@@ -261,15 +336,16 @@ impl Begun {
         key: &crate::mcp::message::RequestId,
         answer: &Answer,
     ) -> Result<(), RelayError> {
-        self.exchange.answer(key, answer).await.map_err(|source| self.failed(source))
-    }
-
-    /// The version the replica speaks.
-    pub(crate) fn version(&self) -> crate::mcp::version::Version {
-        self.exchange.upstream_version()
+        self.exchange
+            .answer(key, answer)
+            .await
+            .map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: UpstreamError) -> RelayError {
-        RelayError::Upstream { server: self.server.clone(), source }
+        RelayError::Upstream {
+            server: self.server.clone(),
+            source,
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -85,7 +85,10 @@ impl Server {
     /// Ravishankar, "A Name-Based Mapping Scheme for Rendezvous").
     #[must_use]
     pub fn home_of(&self, session: &str, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
-        let open = self.replicas.iter().filter(|replica| !tried.contains(&replica.id));
+        let open = self
+            .replicas
+            .iter()
+            .filter(|replica| !tried.contains(&replica.id));
         let score = |replica: &&Arc<Replica>| {
             let mut hash = Sha256::new();
             hash.update(session);
@@ -115,6 +118,8 @@ pub struct Replica {
     pub endpoint: Endpoint,
     /// Share of the traffic under the `weighted` policy.
     pub weight: u32,
+    /// Header lines sent with every request, the fleet's own credential among them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     in_flight: AtomicU32,
 }
 
@@ -150,8 +155,16 @@ impl Replica {
             server,
             endpoint,
             weight,
+            headers: Vec::new(),
             in_flight: AtomicU32::new(0),
         }
+    }
+
+    /// The same replica, sent these header lines with every request.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        self.headers = headers;
+        self
     }
 
     /// Requests this node has in flight to the replica.

@@ -20,11 +20,7 @@ use crate::{
     fleet::{Fleet, Heard, News},
     ids::{Principal, hex},
     mcp::{
-        Raw,
-        capabilities::ClientCapabilities,
-        envelope::LogLevel,
-        seal::{Purpose, Sealer},
-        version::Version,
+        Raw, capabilities::ClientCapabilities, envelope::LogLevel, seal::Sealer, version::Version,
     },
     store::{RecordKey, Store, StoreError},
 };
@@ -153,11 +149,19 @@ pub struct Sessions {
 impl Sessions {
     /// No sessions yet.
     #[must_use]
-    pub fn new(settings: Settings, sealer: Arc<Sealer>, store: Arc<dyn Store>, fleet: Arc<Fleet>) -> Self {
+    pub fn new(
+        settings: Settings,
+        sealer: Arc<Sealer>,
+        store: Arc<dyn Store>,
+        fleet: Arc<Fleet>,
+    ) -> Self {
         let remembered = || Cache::builder().max_capacity(settings.remembered);
         Self {
             known: remembered().time_to_idle(settings.idle).build(),
-            ended: Cache::builder().max_capacity(settings.remembered).time_to_live(settings.max_age).build(),
+            ended: Cache::builder()
+                .max_capacity(settings.remembered)
+                .time_to_live(settings.max_age)
+                .build(),
             settings,
             sealer,
             store,
@@ -172,14 +176,20 @@ impl Sessions {
         let token = Token::new(hello);
         let id = token.seal(&self.sealer, &principal);
         let session = Arc::new(Session::new(token, principal, State::default())?);
-        self.known.insert(Arc::clone(&session.key), Arc::clone(&session));
+        self.known
+            .insert(Arc::clone(&session.key), Arc::clone(&session));
         Some((id, session))
     }
 
     /// The session of that id, if it was opened on this endpoint by this
     /// principal and has not ended. An unreachable store is no reason to turn
     /// a session away: then only what this node knows of its end counts.
-    pub async fn find(&self, id: &str, endpoint: &str, principal: &Principal) -> Option<Arc<Session>> {
+    pub async fn find(
+        &self,
+        id: &str,
+        endpoint: &str,
+        principal: &Principal,
+    ) -> Option<Arc<Session>> {
         let token = Token::open(id, &self.sealer, principal)?;
         if token.endpoint != endpoint || token.age() > self.settings.max_age {
             return None;
@@ -209,11 +219,20 @@ impl Sessions {
 
     /// The stored state; `None` when the session was ended.
     async fn look_up(&self, key: &Arc<str>) -> Result<Option<State>, StoreError> {
-        if self.store.get(&RecordKey::Revoked(Arc::clone(key))).await?.is_some() {
+        if self
+            .store
+            .get(&RecordKey::Revoked(Arc::clone(key)))
+            .await?
+            .is_some()
+        {
             return Ok(None);
         }
         let stored = self.store.get(&RecordKey::Session(Arc::clone(key))).await?;
-        Ok(Some(stored.and_then(|bytes| rmp_serde::from_slice(&bytes).ok()).unwrap_or_default()))
+        Ok(Some(
+            stored
+                .and_then(|bytes| rmp_serde::from_slice(&bytes).ok())
+                .unwrap_or_default(),
+        ))
     }
 
     /// Ends a session on all nodes.
@@ -222,13 +241,25 @@ impl Sessions {
         self.known.invalidate(&key);
         self.ended.insert(Arc::clone(&key), ());
         let record = RecordKey::Revoked(Arc::clone(&key));
-        if let Err(error) = self.store.put(&record, Bytes::new(), Some(self.settings.max_age)).await {
+        if let Err(error) = self
+            .store
+            .put(&record, Bytes::new(), Some(self.settings.max_age))
+            .await
+        {
             tracing::warn!(%error, "the end of a session is known to this node only");
         }
-        if let Err(error) = self.store.delete(&RecordKey::Session(Arc::clone(&key))).await {
+        if let Err(error) = self
+            .store
+            .delete(&RecordKey::Session(Arc::clone(&key)))
+            .await
+        {
             tracing::debug!(%error, "the record of an ended session stays until its time to live ends");
         }
-        self.fleet.tell(News::Revoked { session: key.to_string() }).await;
+        self.fleet
+            .tell(News::Revoked {
+                session: key.to_string(),
+            })
+            .await;
     }
 
     /// Sets the log level of a session, on all nodes.
@@ -246,7 +277,9 @@ impl Sessions {
             let mut state = session.state();
             let full = state.subscriptions.len() >= self.settings.max_subscriptions;
             if full && !state.subscriptions.contains(uri) {
-                return Err(SessionError::TooManySubscriptions(self.settings.max_subscriptions));
+                return Err(SessionError::TooManySubscriptions(
+                    self.settings.max_subscriptions,
+                ));
             }
             state.subscriptions.insert(uri.to_owned())
         };
@@ -277,7 +310,11 @@ impl Sessions {
             }
             Err(error) => tracing::error!(%error, "a session's state could not be encoded"),
         }
-        self.fleet.tell(News::SessionChanged { session: session.key.to_string() }).await;
+        self.fleet
+            .tell(News::SessionChanged {
+                session: session.key.to_string(),
+            })
+            .await;
     }
 
     /// Learns from other nodes what became of sessions, until the node ends.
@@ -301,7 +338,9 @@ impl Sessions {
 
     /// Takes over what another node wrote, into the session that streams here already hold.
     async fn refresh(&self, key: &str) {
-        let Some(session) = self.known.get(key) else { return };
+        let Some(session) = self.known.get(key) else {
+            return;
+        };
         if let Ok(Some(state)) = self.look_up(&session.key).await {
             *session.state() = state;
         }

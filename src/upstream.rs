@@ -27,7 +27,7 @@ use crate::{
         envelope::{LogLevel, TraceContext},
         message::{Answer, RequestId},
         method::ListKind,
-        version::Version,
+        version::{Era, Version},
     },
     servers::{Replica, Server},
     store::Store,
@@ -80,6 +80,18 @@ pub struct Description {
     pub raw: Box<Raw>,
     /// How long it may be kept, and whether it is the same for everyone.
     pub ttl: Option<(Duration, bool)>,
+}
+
+impl Description {
+    /// Whether it takes legacy sessions, which is what legacy clients are
+    /// served through: bytes pass unchanged, and nothing has to be translated.
+    #[must_use]
+    pub fn speaks_legacy(&self) -> bool {
+        let is_legacy = |version: &String| {
+            Version::parse(version).is_some_and(|version| version.era() == Era::Legacy)
+        };
+        self.version.era() == Era::Legacy || self.supported.iter().any(is_legacy)
+    }
 }
 
 /// A request to send.

@@ -1,5 +1,7 @@
 //! `[auth]`: who may call. So far only that nobody is asked.
 
+use super::{section::Section, values};
+
 /// Who may call.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Auth {
@@ -13,4 +15,15 @@ pub struct Auth {
 pub enum AuthMode {
     /// They are not: everyone who reaches the port may call everything.
     None,
+}
+
+impl Auth {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let modes = [("none", AuthMode::None)];
+        let auth = Self {
+            mode: section.optional("mode", values::choice(&modes)),
+        };
+        section.finish();
+        auth
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{section::Section, values};
 use crate::cache::Durations;
 
 /// How long answers may be served, and what is kept.
@@ -67,4 +68,91 @@ impl Default for Cache {
             page_size: 1000,
         }
     }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Cache {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let second = Duration::from_secs(1);
+        let minute = Duration::from_secs(60);
+        let up_to = |longest: Duration| values::duration(Duration::ZERO..=longest);
+        let cache = Self {
+            lists: durations(section.section("lists"), defaults.lists),
+            templates: durations(section.section("templates"), defaults.templates),
+            engines: durations(section.section("engines"), defaults.engines),
+            min_fresh: section.read("min_fresh", defaults.min_fresh, up_to(DAY)),
+            max_fresh: section.read("max_fresh", defaults.max_fresh, up_to(7 * DAY)),
+            memory: section.read("memory", defaults.memory, values::size(1 << 20..=1 << 40)),
+            early_refresh: section.read(
+                "early_refresh",
+                defaults.early_refresh,
+                values::number(0.0..=10.0),
+            ),
+            fetch_timeout: section.read(
+                "fetch_timeout",
+                defaults.fetch_timeout,
+                values::duration(second / 10..=10 * minute),
+            ),
+            lock_ttl: section.read(
+                "lock_ttl",
+                defaults.lock_ttl,
+                values::duration(second / 10..=20 * minute),
+            ),
+            retry_min: section.read(
+                "retry_min",
+                defaults.retry_min,
+                values::duration(second / 100..=10 * minute),
+            ),
+            retry_max: section.read(
+                "retry_max",
+                defaults.retry_max,
+                values::duration(second / 100..=60 * minute),
+            ),
+            list_deadline: section.read(
+                "list_deadline",
+                defaults.list_deadline,
+                values::duration(second / 10..=5 * minute),
+            ),
+            page_size: section.read("page_size", defaults.page_size, values::count(1..=100_000)),
+        };
+        cache.check(&mut section);
+        section.finish();
+        cache
+    }
+
+    fn check(&self, section: &mut Section<'_>) {
+        if self.min_fresh > self.max_fresh {
+            section.fail("min_fresh", "is longer than `max_fresh`");
+        }
+        if self.lock_ttl <= self.fetch_timeout {
+            section.fail(
+                "lock_ttl",
+                "has to be longer than `fetch_timeout`, or a second node fetches while the first \
+                 still does",
+            );
+        }
+        if self.retry_min > self.retry_max {
+            section.fail("retry_min", "is longer than `retry_max`");
+        }
+    }
+}
+
+fn durations(mut section: Section<'_>, defaults: Durations) -> Durations {
+    let up_to = |longest: Duration| values::duration(Duration::ZERO..=longest);
+    let durations = Durations {
+        fresh: section.read("fresh", defaults.fresh, up_to(7 * DAY)),
+        stale: section.read("stale", defaults.stale, up_to(7 * DAY)),
+        max_stale: section.read("max_stale", defaults.max_stale, up_to(30 * DAY)),
+    };
+    if durations.max_stale < durations.fresh + durations.stale {
+        let message = format!(
+            "has to be at least `fresh` and `stale` together, {}: it is the greatest age of an answer",
+            values::show_duration(durations.fresh + durations.stale)
+        );
+        section.fail("max_stale", message);
+    }
+    section.finish();
+    durations
 }

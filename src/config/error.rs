@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::tree::Place;
+
 /// One thing that is wrong (or, as a warning, surprising).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -16,6 +18,16 @@ pub struct Finding {
 /// Everything that is wrong with a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<Finding>);
+
+impl Finding {
+    pub(super) fn new(place: &Place, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            place: place.to_string(),
+            key: key.into(),
+            message: message.into(),
+        }
+    }
+}
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use super::{section::Section, values};
+
 /// Probes of replicas.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
@@ -23,5 +25,40 @@ impl Default for Health {
             unhealthy_after: NonZeroU32::MIN.saturating_add(2),
             healthy_after: NonZeroU32::MIN.saturating_add(1),
         }
+    }
+}
+
+impl Health {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let millis = Duration::from_millis;
+        let within = || values::duration(millis(100)..=millis(3_600_000));
+        let health = Self {
+            interval: section.read("interval", defaults.interval, within()),
+            timeout: section.read("timeout", defaults.timeout, within()),
+            unhealthy_after: section.read(
+                "unhealthy_after",
+                defaults.unhealthy_after,
+                values::non_zero(100),
+            ),
+            healthy_after: section.read(
+                "healthy_after",
+                defaults.healthy_after,
+                values::non_zero(100),
+            ),
+        };
+        if health.timeout > health.interval {
+            let key = if section.has("timeout") {
+                "timeout"
+            } else {
+                "interval"
+            };
+            section.fail(
+                key,
+                "`timeout` is longer than `interval`: probes would overlap",
+            );
+        }
+        section.finish();
+        health
     }
 }

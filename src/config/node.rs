@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::secret::Secret;
+use super::{
+    secret::Secret,
+    section::Section,
+    tree::{Located, Value},
+    values::{self, Problem},
+};
 
 /// This process and the address it listens on.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +54,42 @@ impl Default for Node {
     }
 }
 
+/// Shorter ones can be guessed.
+const MIN_SECRET: usize = 32;
+
 impl Node {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let seconds = Duration::from_secs;
+        let node = Self {
+            listen: section.read("listen", defaults.listen, values::listen_address),
+            drain: section.read(
+                "drain",
+                defaults.drain,
+                values::duration(seconds(0)..=seconds(3600)),
+            ),
+            name: section.optional("name", node_name),
+            secret: sealing_secret(&mut section, "secret"),
+            previous_secret: sealing_secret(&mut section, "previous_secret"),
+            allowed_hosts: section.optional("allowed_hosts", hosts),
+            allowed_origins: section.optional("allowed_origins", origins),
+            demo: section.read("demo", defaults.demo, values::boolean),
+            keep_alive: section.read(
+                "keep_alive",
+                defaults.keep_alive,
+                values::duration(seconds(1)..=seconds(3600)),
+            ),
+        };
+        section.finish();
+        node
+    }
+
+    /// Whether only this machine can reach the port.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+
     /// Whether a request may name `host` (the `Host` header or `:authority`,
     /// with or without a port). Without `allowed_hosts` a loopback listener
     /// takes loopback names only, which is what stops DNS rebinding; any other
@@ -61,7 +101,7 @@ impl Node {
             Some(names) => names
                 .iter()
                 .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name)),
-            None => !self.listen.ip().is_loopback() || is_loopback_name(name),
+            None => !self.is_loopback() || is_loopback_name(name),
         }
     }
 
@@ -79,6 +119,85 @@ impl Node {
                 .is_some_and(|host| is_loopback_name(without_port(host))),
         }
     }
+}
+
+fn sealing_secret(section: &mut Section<'_>, key: &str) -> Option<Secret> {
+    let (text, place) = section.secret(key)?;
+    if text.chars().count() < MIN_SECRET {
+        let message = format!(
+            "expected at least {MIN_SECRET} characters that nobody can guess, for example from \
+             `openssl rand -base64 32`"
+        );
+        let path = section.path_of(key);
+        section.findings.error(&place, path, message);
+        return None;
+    }
+    Some(Secret::new(text))
+}
+
+/// A name that can stand in a header, a log line and a label.
+fn node_name(located: &Located) -> Result<String, Problem> {
+    let name = values::some_text(located)?;
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.len() <= 64 && name.chars().all(good) {
+        Ok(name)
+    } else {
+        Err(Problem::new(format!(
+            "expected 1 to 64 letters, digits, `.`, `_` or `-`, found {name:?}"
+        )))
+    }
+}
+
+fn hosts(located: &Located) -> Result<Vec<String>, Problem> {
+    each(located, |host| {
+        let plain = |c: char| !c.is_whitespace() && !matches!(c, '/' | '@' | '*' | '?');
+        let is_name = host == "*" || (host.chars().all(plain) && without_port(host) == host);
+        is_name.then(|| host.to_lowercase()).ok_or_else(|| {
+            format!("expected names without scheme, port or path, or \"*\", found {host:?}")
+        })
+    })
+}
+
+fn origins(located: &Located) -> Result<Vec<String>, Problem> {
+    each(located, |origin| {
+        let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', '*'])
+        });
+        (origin == "*" || is_origin)
+            .then(|| origin.to_lowercase())
+            .ok_or_else(|| {
+                format!(
+                    "expected origins such as \"https://app.example.com\" without a path, or \"*\", \
+                     found {origin:?}"
+                )
+            })
+    })
+}
+
+fn each(
+    located: &Located,
+    check: impl Fn(&str) -> Result<String, String>,
+) -> Result<Vec<String>, Problem> {
+    let texts = values::texts(located)?;
+    let places = match &located.value {
+        Value::List(items) => items.iter().map(|item| item.place.clone()).collect(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Table(_) => Vec::new(),
+    };
+    texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| {
+            check(text).map_err(|message| Problem {
+                place: places.get(index).cloned(),
+                message,
+            })
+        })
+        .collect()
 }
 
 fn is_loopback_name(name: &str) -> bool {

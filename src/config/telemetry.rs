@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    section::Section,
+    tree::Located,
+    values::{self, Problem},
+};
+
 /// Logs, traces and metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
@@ -19,7 +28,7 @@ pub struct Telemetry {
     pub otlp_endpoint: Option<String>,
     /// Header lines sent to the collector (`name=value,...`);
     /// `OTEL_EXPORTER_OTLP_HEADERS` sets it too. Default: none.
-    pub otlp_headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub otlp_headers: Vec<(HeaderName, HeaderValue)>,
     /// Time between two pushes of metrics. Default 30 s.
     pub metrics_interval: Duration,
     /// Share of new traces that is recorded, 0 to 1; a caller that brings a
@@ -49,4 +58,109 @@ impl Default for Telemetry {
             trace_ratio: 1.0,
         }
     }
+}
+
+impl Telemetry {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let second = Duration::from_secs(1);
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let telemetry = Self {
+            log: section.read("log", defaults.log, filter),
+            log_format: section.read("log_format", defaults.log_format, values::choice(&formats)),
+            log_buffer: section.read(
+                "log_buffer",
+                defaults.log_buffer,
+                values::count(16..=1_000_000),
+            ),
+            service_name: section.read("service_name", defaults.service_name, values::some_text),
+            otlp_endpoint: section.optional("otlp_endpoint", collector),
+            otlp_headers: headers(&mut section),
+            metrics_interval: section.read(
+                "metrics_interval",
+                defaults.metrics_interval,
+                values::duration(second..=second * 3600),
+            ),
+            trace_ratio: section.read(
+                "trace_ratio",
+                defaults.trace_ratio,
+                values::number(0.0..=1.0),
+            ),
+        };
+        section.finish();
+        telemetry
+    }
+}
+
+fn filter(located: &Located) -> Result<String, Problem> {
+    let text = values::some_text(located)?;
+    match EnvFilter::builder().parse(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Problem::new(format!(
+            "expected a level (error, warn, info, debug, trace) or directives such as \
+             \"info,mcp_fleet::upstream=debug\", found {text:?}: {error}"
+        ))),
+    }
+}
+
+fn collector(located: &Located) -> Result<String, Problem> {
+    let text = values::some_text(located)?;
+    let is_http = url::Url::parse(&text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if is_http {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(Problem::new(format!(
+            "expected the base address of a collector that takes OTLP over HTTP, such as \
+             \"http://127.0.0.1:4318\", found {text:?}"
+        )))
+    }
+}
+
+/// `name=value,name=value`, values percent-encoded (OpenTelemetry's environment specification).
+fn headers(section: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let Some((text, place)) = section.secret("otlp_headers") else {
+        return Vec::new();
+    };
+    let mut headers = Vec::new();
+    for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
+        match header(pair) {
+            Some(header) => headers.push(header),
+            None => {
+                let path = section.path_of("otlp_headers");
+                let message = "expected `name=value` pairs with commas between them";
+                section.findings.error(&place, path, message);
+            }
+        }
+    }
+    headers
+}
+
+fn header(pair: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = pair.split_once('=')?;
+    let name = HeaderName::try_from(name.trim()).ok()?;
+    let value = percent_decoded(value.trim());
+    let mut value = HeaderValue::from_bytes(&value).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    out
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{section::Section, values};
+
 /// Connections and sessions toward servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -38,5 +40,34 @@ impl Default for Upstream {
             retries: 2,
             retry_budget: 0.2,
         }
+    }
+}
+
+impl Upstream {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let millis = Duration::from_millis;
+        let within = || values::duration(millis(10)..=millis(86_400_000));
+        let upstream = Self {
+            connect_timeout: section.read("connect_timeout", defaults.connect_timeout, within()),
+            connection_idle: section.read("connection_idle", defaults.connection_idle, within()),
+            idle_connections: section.read(
+                "idle_connections",
+                defaults.idle_connections,
+                values::count(0..=100_000),
+            ),
+            probe_timeout: section.read("probe_timeout", defaults.probe_timeout, within()),
+            version_ttl: section.read("version_ttl", defaults.version_ttl, within()),
+            sessions: section.read("sessions", defaults.sessions, values::count(1..=1000)),
+            session_idle: section.read("session_idle", defaults.session_idle, within()),
+            retries: section.read("retries", defaults.retries, values::count(0..=10)),
+            retry_budget: section.read(
+                "retry_budget",
+                defaults.retry_budget,
+                values::number(0.0..=1.0),
+            ),
+        };
+        section.finish();
+        upstream
     }
 }

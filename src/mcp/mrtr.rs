@@ -1,7 +1,19 @@
 //! Multi round-trip requests: a result that asks for input, the retry that
 //! brings it, and the digest that ties the two together.
 
-use super::Raw;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Raw,
+    error::{RpcError, URL_ELICITATION_REQUIRED},
+    json::{self, RawObject, Unreadable},
+    method,
+};
+
+const INPUT_REQUIRED: &str = "input_required";
+const INPUT_REQUESTS: &str = "inputRequests";
+const INPUT_RESPONSES: &str = "inputResponses";
+const REQUEST_STATE: &str = "requestState";
 
 /// One thing a server wants to know.
 #[derive(Debug, Clone)]
@@ -34,23 +46,104 @@ impl InputRequired {
     /// # Errors
     /// When it does, but not as the protocol has it.
     pub fn parse(result: &Raw) -> Result<Option<Self>, MalformedInputRequired> {
-        let _ = result;
-        todo!()
+        let asks =
+            json::member_str(result, "resultType").is_some_and(|kind| kind == INPUT_REQUIRED);
+        if !asks {
+            return Ok(None);
+        }
+        let [requests, state] = json::members(result, [INPUT_REQUESTS, REQUEST_STATE])
+            .map_err(|_| MalformedInputRequired)?
+            .map(|value| value.filter(|raw| !json::is_null(raw)));
+        let questions = requests.map(questions).transpose()?;
+        if state.is_some_and(|state| json::as_str(state).is_none()) {
+            return Err(MalformedInputRequired);
+        }
+        let questions = questions.unwrap_or_default();
+        if questions.is_empty() && state.is_none() {
+            return Err(MalformedInputRequired);
+        }
+        Ok(Some(Self {
+            questions,
+            state: state.map(ToOwned::to_owned),
+        }))
     }
 
     /// The questions in the data of a 2025-11-25 `-32042` error: URLs to visit
-    /// before the call is repeated. `None` for other errors.
+    /// before the call is repeated. They keep their `elicitationId`, which
+    /// [`question_for_modern`](super::shape::question_for_modern) removes.
+    /// `None` for other errors.
     #[must_use]
     pub fn from_url_error(error: &Raw) -> Option<Self> {
-        let _ = error;
-        todo!()
+        let error =
+            RpcError::parse(error).filter(|error| error.code == URL_ELICITATION_REQUIRED)?;
+        let data = error.data?;
+        let elicitations = json::elements(json::member(&data, "elicitations")?).ok()?;
+        let question = |(at, params): (usize, &Raw)| {
+            let mut params = RawObject::parse(params).ok()?;
+            params.get_str("url")?;
+            params.set("mode", json::raw_str("url"));
+            Some(Question {
+                key: format!("url-{}", at + 1),
+                method: method::ELICITATION_CREATE.to_owned(),
+                params: Some(params.to_raw()),
+            })
+        };
+        let questions: Option<Vec<_>> =
+            elicitations.into_iter().enumerate().map(question).collect();
+        questions
+            .filter(|questions| !questions.is_empty())
+            .map(|questions| Self {
+                questions,
+                state: None,
+            })
     }
 
     /// The result.
     #[must_use]
     pub fn to_raw(&self) -> Box<Raw> {
-        todo!()
+        let mut result = RawObject::new();
+        result.set("resultType", json::raw_str(INPUT_REQUIRED));
+        if !self.questions.is_empty() {
+            let mut requests = RawObject::new();
+            for question in &self.questions {
+                let mut request = RawObject::new();
+                request.set("method", json::raw_str(&question.method));
+                if let Some(params) = &question.params {
+                    request.set("params", &**params);
+                }
+                requests.set(&*question.key, request.to_raw());
+            }
+            result.set(INPUT_REQUESTS, requests.to_raw());
+        }
+        if let Some(state) = &self.state {
+            result.set(REQUEST_STATE, &**state);
+        }
+        result.to_raw()
     }
+}
+
+fn questions(requests: &Raw) -> Result<Vec<Question>, MalformedInputRequired> {
+    let requests = RawObject::parse(requests).map_err(|_| MalformedInputRequired)?;
+    if requests.repeated_name().is_some() {
+        return Err(MalformedInputRequired);
+    }
+    let question = |(key, request): (&str, &Raw)| {
+        let [method, params] = json::members(request, ["method", "params"])
+            .map_err(|_: Unreadable| MalformedInputRequired)?;
+        let params = params.filter(|params| !json::is_null(params));
+        if params.is_some_and(|params| !json::is_object(params)) {
+            return Err(MalformedInputRequired);
+        }
+        Ok(Question {
+            key: key.to_owned(),
+            method: method
+                .and_then(json::as_str)
+                .ok_or(MalformedInputRequired)?
+                .into_owned(),
+            params: params.map(ToOwned::to_owned),
+        })
+    };
+    requests.iter().map(question).collect()
 }
 
 /// What a retry brings along.
@@ -64,36 +157,267 @@ pub struct Retry {
 
 impl Retry {
     /// Reads `inputResponses` and `requestState`. `None` when neither is there.
+    ///
+    /// # Errors
+    /// `-32602` when one has a wrong type or an answer is repeated.
+    pub fn from_params(params: Option<&Raw>) -> Result<Option<Self>, RpcError> {
+        let Some(params) = params else {
+            return Ok(None);
+        };
+        let [responses, state] = json::members(params, [INPUT_RESPONSES, REQUEST_STATE])
+            .map_err(|error| RpcError::invalid_params(error.to_string()))?
+            .map(|value| value.filter(|raw| !json::is_null(raw)));
+        if responses.is_none() && state.is_none() {
+            return Ok(None);
+        }
+        let wrong = |what: &str| RpcError::invalid_params(format!("params.{what}"));
+        let responses = responses
+            .map(|responses| {
+                RawObject::parse(responses)
+                    .ok()
+                    .filter(|responses| responses.repeated_name().is_none())
+                    .ok_or_else(|| wrong("inputResponses must be an object without repeated names"))
+            })
+            .transpose()?
+            .unwrap_or_default();
+        let state = state
+            .map(|state| json::as_str(state).ok_or_else(|| wrong("requestState must be a string")))
+            .transpose()?;
+        Ok(Some(Self {
+            responses: responses
+                .iter()
+                .map(|(key, answer)| (key.to_owned(), answer.to_owned()))
+                .collect(),
+            state: state.map(|state| state.into_owned()),
+        }))
+    }
+
+    /// The answer to the question of that key.
     #[must_use]
-    pub fn from_params(params: Option<&Raw>) -> Option<Self> {
-        let _ = params;
-        todo!()
+    pub fn response(&self, key: &str) -> Option<&Raw> {
+        let found = self.responses.iter().find(|(other, _)| other == key);
+        found.map(|(_, answer)| &**answer)
     }
 }
 
 /// The parameters without `inputResponses` and `requestState`.
 #[must_use]
 pub fn without_retry(params: Option<&Raw>) -> Option<Box<Raw>> {
-    let _ = params;
-    todo!()
+    let mut object = RawObject::parse(params?).unwrap_or_default();
+    object.remove(INPUT_RESPONSES);
+    object.remove(REQUEST_STATE);
+    Some(object.to_raw())
 }
 
-/// The parameters of a retry: the original ones, the answers, the state exactly
-/// as it was given (absent if none was).
+/// The parameters of a retry: the original ones, the answers (absent if there
+/// were no questions), the state exactly as it was given (absent if none was).
 #[must_use]
 pub fn with_retry<'r>(
     params: Option<&Raw>,
     responses: impl IntoIterator<Item = (&'r str, &'r Raw)>,
     state: Option<&Raw>,
 ) -> Box<Raw> {
-    let _ = (params, responses.into_iter(), state);
-    todo!()
+    let mut answers = RawObject::new();
+    for (key, answer) in responses {
+        answers.set(key, answer);
+    }
+    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    if answers.is_empty() {
+        object.remove(INPUT_RESPONSES);
+    } else {
+        object.set(INPUT_RESPONSES, answers.to_raw());
+    }
+    match state {
+        Some(state) => object.set(REQUEST_STATE, state.to_owned()),
+        None => drop(object.remove(REQUEST_STATE)),
+    }
+    object.to_raw()
 }
 
 /// What a retry must have in common with the first request: the method and the
 /// parameters without `_meta`, `inputResponses` and `requestState`.
 #[must_use]
 pub fn params_digest(method: &str, params: Option<&Raw>) -> [u8; 32] {
-    let _ = (method, params);
-    todo!()
+    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    object.retain(|name, _| !matches!(name, "_meta" | INPUT_RESPONSES | REQUEST_STATE));
+    Sha256::new()
+        .chain_update(method)
+        .chain_update([0])
+        .chain_update(json::canonical(&object.to_raw()))
+        .finalize()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::json::tests::{any_json, value},
+        *,
+    };
+
+    fn parse(result: &str) -> Result<Option<InputRequired>, MalformedInputRequired> {
+        InputRequired::parse(&value(result))
+    }
+
+    #[test]
+    fn results_that_ask_are_read_and_written() {
+        let result = r#"{"resultType":"input_required","inputRequests":{"b":{"method":"elicitation/create","params":{"message":"x","n":1.0}},"a":{"method":"roots/list"}},"requestState":"v1.\u006b3"}"#;
+        let asked = parse(result).expect("readable").expect("asks");
+        let keys: Vec<_> = asked
+            .questions
+            .iter()
+            .map(|question| &*question.key)
+            .collect();
+        assert_eq!(keys, ["b", "a"]);
+        assert_eq!(
+            asked.questions[0].params.as_ref().expect("params").get(),
+            r#"{"message":"x","n":1.0}"#
+        );
+        assert_eq!(asked.to_raw().get(), result);
+        let shed = parse(r#"{"resultType":"input_required","requestState":"s"}"#);
+        assert!(shed.expect("readable").expect("asks").questions.is_empty());
+    }
+
+    #[test]
+    fn other_results_do_not_ask() {
+        for result in [
+            "{}",
+            r#"{"resultType":"complete","inputRequests":{}}"#,
+            "null",
+            "[]",
+            r#"{"resultType":5}"#,
+        ] {
+            assert!(parse(result).expect("fine").is_none(), "{result}");
+        }
+    }
+
+    #[test]
+    fn malformed_results_are_noticed() {
+        for rest in [
+            "",
+            r#","inputRequests":{}"#,
+            r#","inputRequests":[]"#,
+            r#","inputRequests":null,"requestState":null"#,
+            r#","requestState":5"#,
+            r#","inputRequests":{"a":{}}"#,
+            r#","inputRequests":{"a":{"method":1}}"#,
+            r#","inputRequests":{"a":{"method":"x","params":[]}}"#,
+            r#","inputRequests":{"a":{"method":"x"},"a":{"method":"y"}}"#,
+            r#","requestState":"a","requestState":"b""#,
+        ] {
+            let result = format!(r#"{{"resultType":"input_required"{rest}}}"#);
+            assert!(parse(&result).is_err(), "{result}");
+        }
+    }
+
+    #[test]
+    fn url_errors_become_questions() {
+        let error = r#"{"code":-32042,"message":"x","data":{"elicitations":[{"elicitationId":"e1","url":"https://x","message":"m"},{"mode":"url","url":"https://y"}]}}"#;
+        let asked = InputRequired::from_url_error(&value(error)).expect("questions");
+        assert_eq!(
+            asked.to_raw().get(),
+            r#"{"resultType":"input_required","inputRequests":{"url-1":{"method":"elicitation/create","params":{"elicitationId":"e1","url":"https://x","message":"m","mode":"url"}},"url-2":{"method":"elicitation/create","params":{"mode":"url","url":"https://y"}}}}"#
+        );
+        for other in [
+            r#"{"code":-32602,"message":"x","data":{"elicitations":[{"url":"https://x"}]}}"#,
+            r#"{"code":-32042,"message":"x"}"#,
+            r#"{"code":-32042,"message":"x","data":{"elicitations":[]}}"#,
+            r#"{"code":-32042,"message":"x","data":{"elicitations":[{}]}}"#,
+        ] {
+            assert!(
+                InputRequired::from_url_error(&value(other)).is_none(),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn retries_are_read() {
+        let params = value(
+            r#"{"name":"x","inputResponses":{"a":{"action":"accept"}},"requestState":"s\u0031"}"#,
+        );
+        let retry = Retry::from_params(Some(&params))
+            .expect("readable")
+            .expect("a retry");
+        assert_eq!(retry.state.as_deref(), Some("s1"));
+        assert_eq!(
+            retry.response("a").expect("answer").get(),
+            r#"{"action":"accept"}"#
+        );
+        assert!(retry.response("b").is_none());
+        assert_eq!(
+            without_retry(Some(&params)).expect("params").get(),
+            r#"{"name":"x"}"#
+        );
+        assert!(Retry::from_params(None).expect("none").is_none());
+        assert!(
+            Retry::from_params(Some(&value(r#"{"requestState":null}"#)))
+                .expect("none")
+                .is_none()
+        );
+        for bad in [
+            r#"{"inputResponses":[]}"#,
+            r#"{"requestState":1}"#,
+            r#"{"inputResponses":{"a":1,"a":2}}"#,
+        ] {
+            assert_eq!(
+                Retry::from_params(Some(&value(bad))).expect_err(bad).code,
+                -32602
+            );
+        }
+    }
+
+    #[test]
+    fn a_retry_without_state_has_none() {
+        let params = value(r#"{"name":"x","requestState":"old","inputResponses":{}}"#);
+        assert_eq!(with_retry(Some(&params), [], None).get(), r#"{"name":"x"}"#);
+        let (answer, state) = (value(r#"{"roots":[]}"#), value(r#""\u0061""#));
+        assert_eq!(
+            with_retry(None, [("r", &*answer)], Some(&state)).get(),
+            r#"{"inputResponses":{"r":{"roots":[]}},"requestState":"\u0061"}"#
+        );
+    }
+
+    #[test]
+    fn the_digest_sees_what_matters() {
+        let digest = |method, params: &str| params_digest(method, Some(&value(params)));
+        let first = digest(
+            "tools/call",
+            r#"{"name":"x","arguments":{"a":1,"b":2},"_meta":{"v":1}}"#,
+        );
+        assert_eq!(
+            first,
+            digest(
+                "tools/call",
+                r#"{"requestState":"s","arguments":{"b":2, "a":1},"name":"\u0078"}"#
+            )
+        );
+        assert_ne!(
+            first,
+            digest("prompts/get", r#"{"name":"x","arguments":{"a":1,"b":2}}"#)
+        );
+        assert_ne!(
+            first,
+            digest("tools/call", r#"{"name":"x","arguments":{"a":1,"b":3}}"#)
+        );
+        assert_eq!(params_digest("x", None), digest("x", "{}"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_retry_keeps_the_rest_and_its_digest(arguments in any_json(), answer in any_json(), state in any::<String>()) {
+            let params = value(&format!(r#"{{"name":"t","arguments":{arguments}}}"#));
+            let (answer, raw_state) = (value(&answer), json::raw_str(&state));
+            let retry = with_retry(Some(&params), [("k", &*answer)], Some(&raw_state));
+            let read = Retry::from_params(Some(&retry)).expect("readable").expect("a retry");
+            prop_assert_eq!(read.state, Some(state));
+            prop_assert_eq!(read.responses[0].1.get(), answer.get());
+            prop_assert_eq!(json::member(&retry, "arguments").map(Raw::get), Some(&*arguments));
+            prop_assert_eq!(params_digest("m", Some(&retry)), params_digest("m", Some(&params)));
+            let stripped = without_retry(Some(&retry)).expect("params");
+            prop_assert_eq!(params_digest("m", Some(&stripped)), params_digest("m", Some(&params)));
+        }
+    }
 }

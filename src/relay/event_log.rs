@@ -42,10 +42,32 @@ pub(crate) struct Logged {
 impl EventLog {
     /// A log that costs nothing until it is opened.
     pub(crate) fn new(session: &Arc<str>, store: Arc<dyn Store>, settings: &Settings) -> Self {
-        let stream: Arc<str> = hex(&rand::random::<[u8; 8]>()).into();
-        let key = StreamKey::Events { session: Arc::clone(session), stream: Arc::clone(&stream) };
-        let bounds = StreamBounds { max_entries: settings.max_events, ttl: settings.events_ttl };
-        Self { stream, key, bounds, store, opened: OnceCell::new() }
+        Self::named("", session, store, settings)
+    }
+
+    /// The same, with a prefix that says what kind of stream it is.
+    pub(crate) fn named(
+        prefix: &str,
+        session: &Arc<str>,
+        store: Arc<dyn Store>,
+        settings: &Settings,
+    ) -> Self {
+        let stream: Arc<str> = format!("{prefix}{}", hex(&rand::random::<[u8; 8]>())).into();
+        let key = StreamKey::Events {
+            session: Arc::clone(session),
+            stream: Arc::clone(&stream),
+        };
+        let bounds = StreamBounds {
+            max_entries: settings.max_events,
+            ttl: settings.events_ttl,
+        };
+        Self {
+            stream,
+            key,
+            bounds,
+            store,
+            opened: OnceCell::new(),
+        }
     }
 
     /// The stream within the session.
@@ -85,7 +107,11 @@ impl EventLog {
         let mut payload = BytesMut::with_capacity(message.len() + 1);
         payload.put_u8(if is_last { LAST } else { MORE });
         payload.put_slice(message);
-        match self.store.append(&self.key, payload.freeze(), self.bounds).await {
+        match self
+            .store
+            .append(&self.key, payload.freeze(), self.bounds)
+            .await
+        {
             Ok(Some(position)) => Some(format!("{}-{}", self.stream, position.0)),
             Ok(None) => None,
             Err(error) => {
@@ -117,9 +143,16 @@ impl Replay {
         last_event_id: &str,
         store: &Arc<dyn Store>,
     ) -> Result<Option<Self>, StoreError> {
-        let Some((stream, position)) = last_event_id.rsplit_once('-') else { return Ok(None) };
-        let Ok(position) = position.parse() else { return Ok(None) };
-        let key = StreamKey::Events { session: Arc::clone(session), stream: stream.into() };
+        let Some((stream, position)) = last_event_id.rsplit_once('-') else {
+            return Ok(None);
+        };
+        let Ok(position) = position.parse() else {
+            return Ok(None);
+        };
+        let key = StreamKey::Events {
+            session: Arc::clone(session),
+            stream: stream.into(),
+        };
         let watch = store.watch_stream(&key).await;
         let mut replay = Self {
             stream: stream.to_owned(),
@@ -130,6 +163,16 @@ impl Replay {
             read: std::collections::VecDeque::new(),
         };
         Ok(replay.fill().await?.then_some(replay))
+    }
+
+    /// The stream that is read.
+    pub(crate) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// The events there are, without those to come.
+    pub(crate) fn into_read(self) -> std::collections::VecDeque<Logged> {
+        self.read
     }
 
     /// The next event. Ends with the last one, or when the log is gone.
@@ -148,12 +191,18 @@ impl Replay {
     }
 
     async fn fill(&mut self) -> Result<bool, StoreError> {
-        let Some(entries) = self.store.read(&self.key, self.position, 256).await? else { return Ok(false) };
+        let Some(entries) = self.store.read(&self.key, self.position, 256).await? else {
+            return Ok(false);
+        };
         for (position, payload) in entries {
             self.position = position;
             let id = format!("{}-{}", self.stream, position.0);
             let is_last = payload.first() == Some(&LAST);
-            self.read.push_back(Logged { id, message: payload.slice(payload.len().min(1)..), is_last });
+            self.read.push_back(Logged {
+                id,
+                message: payload.slice(payload.len().min(1)..),
+                is_last,
+            });
         }
         Ok(true)
     }

@@ -16,25 +16,29 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Begun, Call, Relay, RelayError, ask,
+    Begun, Call, Relay, RelayError,
     event_log::EventLog,
     mailbox::{Delivery, Letter, Mailbox},
 };
 use crate::{
+    fleet::{Heard, News},
+    ids::Principal,
     ids::hex,
     mcp::{
         Raw,
         capabilities::InputKind,
-        envelope::LogLevel,
+        envelope::{LogLevel, TraceContext},
         error::RpcError,
-        json::{RawObject, raw_str},
+        json::{self, RawObject},
         message::{self, Answer, Message, RequestId},
         method,
-        shape::{self, InputRequired},
+        mrtr::{self, InputRequired},
+        shape,
     },
+    servers::Server,
     session::Session,
     store::StoreError,
-    upstream::Event,
+    upstream::{ClientSession, Event},
 };
 
 /// Items a client that reads slowly may be behind.
@@ -72,10 +76,9 @@ impl Flow {
         self.items.recv().await
     }
 
-    /// Makes the stream resumable from its very beginning and answers the id
-    /// that stands before its first event.
-    pub async fn open_log(&self) -> Option<String> {
-        self.log.open().await
+    /// Where the stream's events are written for those who resume it.
+    pub(crate) fn log(&self) -> &Arc<EventLog> {
+        &self.log
     }
 }
 
@@ -91,7 +94,10 @@ impl Running {
 
     fn add(&self, session: &Arc<str>, request: String) -> CancellationToken {
         let token = CancellationToken::new();
-        self.map().entry(Arc::clone(session)).or_default().insert(request, token.clone());
+        self.map()
+            .entry(Arc::clone(session))
+            .or_default()
+            .insert(request, token.clone());
         token
     }
 
@@ -123,7 +129,11 @@ impl Running {
 /// Starts a call on behalf of a legacy client.
 pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: Call) -> Flow {
     let (items, received) = mpsc::channel(BACKLOG);
-    let log = Arc::new(EventLog::new(&session.key, Arc::clone(&relay.store), &relay.settings));
+    let log = Arc::new(EventLog::new(
+        &session.key,
+        Arc::clone(&relay.store),
+        &relay.settings,
+    ));
     let request = id.as_raw().get().to_owned();
     let cancelled = relay.running.add(&session.key, request.clone());
     let carrier = Carrier {
@@ -133,22 +143,28 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         original: call.params.clone(),
         call,
         begun: None,
-        out: Out { items, log: Arc::clone(&log) },
+        out: Out {
+            items,
+            log: Arc::clone(&log),
+        },
         questions: Questions::default(),
         rounds: 0,
     };
     let relay_of_task = Arc::clone(relay);
     let key = Arc::clone(&session.key);
     relay.tasks.spawn_brief(async move {
-        let stopping = relay_of_task.tasks.stopping().clone();
+        let ending = relay_of_task.tasks.ending().clone();
         tokio::select! {
             () = cancelled.cancelled() => {}
-            () = stopping.cancelled() => {}
+            () = ending.cancelled() => {}
             () = carrier.run() => {}
         }
         relay_of_task.running.remove(&key, &request);
     });
-    Flow { items: received, log }
+    Flow {
+        items: received,
+        log,
+    }
 }
 
 /// Where the client's items go.
@@ -166,7 +182,11 @@ impl Out {
 
     async fn done(&self, id: &RequestId, answer: Answer) {
         let id = match self.log.was_opened() {
-            true => self.log.append(&message::response_bytes(id, &answer), true).await,
+            true => {
+                self.log
+                    .append(&message::response_bytes(id, &answer), true)
+                    .await
+            }
             false => None,
         };
         self.items.send(Item::Done { id, answer }).await.ok();
@@ -216,7 +236,10 @@ enum Next {
 
 impl Carrier {
     async fn run(mut self) {
-        let answer = self.carry().await.unwrap_or_else(|error| Answer::error(error.to_rpc()));
+        let answer = self
+            .carry()
+            .await
+            .unwrap_or_else(|error| Answer::error(&error.to_rpc()));
         let answer = self.shaped(answer);
         self.out.done(&self.id, answer).await;
     }
@@ -224,7 +247,11 @@ impl Carrier {
     async fn carry(&mut self) -> Result<Answer, RelayError> {
         let call_ends = Instant::now() + self.relay.settings.max_duration;
         let mut deadline = Instant::now() + self.call.server.timeout;
-        self.begun = Some(self.relay.begin(&self.call, deadline.min(call_ends)).await?);
+        self.begun = Some(
+            self.relay
+                .begin(&self.call, deadline.min(call_ends))
+                .await?,
+        );
         loop {
             match self.next(deadline.min(call_ends)).await? {
                 Next::Event(event) => match event? {
@@ -238,10 +265,11 @@ impl Carrier {
                     }
                     Event::Ask(asked) => {
                         let question = Question::OfExchange(asked.key);
-                        self.ask(&asked.method, asked.params.as_deref(), question).await;
+                        self.ask(&asked.method, asked.params.as_deref(), question)
+                            .await;
                         deadline = Instant::now() + self.relay.settings.answer_timeout;
                     }
-                    Event::Done(answer) => match input_required(&answer) {
+                    Event::Done(answer) => match input_required(&answer)? {
                         Some(required) => {
                             self.begun = None;
                             if let Some(failed) = self.begin_round(required).await? {
@@ -277,7 +305,9 @@ impl Carrier {
                 Some(begun) => begun.next(deadline).await,
                 None => {
                     tokio::time::sleep_until(deadline).await;
-                    Err(RelayError::Rpc(RpcError::internal("the client did not answer the server's question in time")))
+                    Err(RelayError::Rpc(RpcError::internal(
+                        "the client did not answer the server's question in time",
+                    )))
                 }
             }
         };
@@ -292,11 +322,15 @@ impl Carrier {
 
     /// Whether a notification goes out on this call's stream.
     fn wants(&self, bytes: &[u8]) -> bool {
-        let Ok(Message::Notification(notification)) = message::parse_message(bytes) else { return false };
+        let Ok(Message::Notification(notification)) = message::parse_message(bytes) else {
+            return false;
+        };
         match &*notification.method {
             method::PROGRESS => self.call.progress_token.is_some(),
             method::LOG_MESSAGE => {
-                let params = notification.params.and_then(|params| RawObject::parse(params).ok());
+                let params = notification
+                    .params
+                    .and_then(|params| RawObject::parse(params).ok());
                 let level = params.and_then(|params| LogLevel::parse(&params.get_str("level")?));
                 let least = self.session.log_level();
                 least.is_none_or(|least| level.is_none_or(|level| level >= least))
@@ -329,29 +363,44 @@ impl Carrier {
             let message = "the server asks more questions than this gateway passes on";
             return Err(RelayError::Rpc(RpcError::internal(message)));
         }
-        for (_, method, params) in &required.requests {
-            let kind = InputKind::of(method, params.as_deref());
-            if !self.call.capabilities.allows(&kind) {
-                return Ok(Some(self.cannot_ask(method)));
+        for question in &required.questions {
+            let kind = InputKind::of(&question.method, question.params.as_deref());
+            if !self.call.capabilities.allows(kind) {
+                return Ok(Some(self.cannot_ask(&question.method)));
             }
         }
-        self.questions.round = Some(Round { answers: BTreeMap::new(), state: required.state });
-        for (key, method, params) in required.requests {
-            let params = for_client(&method, params);
-            let question = Question::OfRound { key, method: method.clone() };
-            self.ask(&method, params.as_deref(), question).await;
+        self.questions.round = Some(Round {
+            answers: BTreeMap::new(),
+            state: required.state,
+        });
+        for asked in required.questions {
+            let id = hex(&rand::random::<[u8; 8]>());
+            let for_client = |params| {
+                shape::question_for_legacy(&asked.method, params, self.session.version, &id)
+            };
+            let params = asked
+                .params
+                .as_deref()
+                .map(|params| for_client(params).into_owned());
+            let question = Question::OfRound {
+                key: asked.key,
+                method: asked.method.clone(),
+            };
+            self.ask(&asked.method, params.as_deref(), question).await;
         }
         Ok(None)
     }
 
     /// What a call ends with whose question this client never agreed to.
     fn cannot_ask(&self, question: &str) -> Answer {
-        let text = format!("the server asks the client for {question}, which this client does not support");
+        let text = format!(
+            "the server asks the client for {question}, which this client does not support"
+        );
         if self.call.method == method::TOOLS_CALL {
             let result = serde_json::json!({ "content": [{ "type": "text", "text": text }], "isError": true });
-            return Answer::Result(crate::mcp::json::raw(&result));
+            return Answer::Result(json::raw(&result));
         }
-        Answer::error(RpcError::invalid_request(&text))
+        Answer::error(&RpcError::invalid_request(text))
     }
 
     /// The client answered. Answers what the call ends with if it cannot go on.
@@ -369,7 +418,7 @@ impl Carrier {
                     Answer::Result(result) => result,
                     // A modern server only knows results; refusing has a word for elicitations.
                     Answer::Error(_) if method == method::ELICITATION_CREATE => {
-                        crate::mcp::json::raw(&serde_json::json!({ "action": "cancel" }))
+                        json::raw(&serde_json::json!({ "action": "cancel" }))
                     }
                     Answer::Error(_) => return Ok(Some(self.cannot_ask(&method))),
                 };
@@ -386,11 +435,12 @@ impl Carrier {
     async fn next_round(&mut self, call_ends: Instant) -> Result<Instant, RelayError> {
         let deadline = (Instant::now() + self.call.server.timeout).min(call_ends);
         if let Some(round) = self.questions.round.take() {
-            let mut answers = RawObject::new();
-            for (key, answer) in round.answers {
-                answers.set(key, answer);
-            }
-            let params = ask::with_answers(self.original.as_deref(), &answers.to_raw(), round.state.as_deref());
+            let answers = round
+                .answers
+                .iter()
+                .map(|(key, answer)| (key.as_str(), &**answer));
+            let params =
+                mrtr::with_retry(self.original.as_deref(), answers, round.state.as_deref());
             self.call.params = Some(params);
         }
         self.begun = Some(self.relay.begin(&self.call, deadline).await?);
@@ -400,55 +450,144 @@ impl Carrier {
     fn shaped(&self, answer: Answer) -> Answer {
         let version = self.session.version;
         match answer {
-            Answer::Result(result) => {
-                Answer::Result(shape::result_for_legacy(&self.call.method, &result, version).into_owned())
-            }
-            Answer::Error(error) => Answer::Error(shape::error_for_legacy(&error)),
+            Answer::Result(result) => Answer::Result(
+                shape::result_for_legacy(&self.call.method, &result, version).into_owned(),
+            ),
+            Answer::Error(error) => Answer::Error(
+                shape::error_for_legacy(&self.call.method, &error, version).into_owned(),
+            ),
         }
     }
 }
 
-fn input_required(answer: &Answer) -> Option<InputRequired> {
+fn input_required(answer: &Answer) -> Result<Option<InputRequired>, RelayError> {
     match answer {
-        Answer::Result(result) => shape::is_input_required(result),
-        Answer::Error(_) => None,
+        Answer::Result(result) => InputRequired::parse(result).map_err(|error| {
+            RelayError::Rpc(RpcError::internal(format!("the server sent {error}")))
+        }),
+        Answer::Error(_) => Ok(None),
     }
-}
-
-/// A modern server's question in the terms of a legacy client.
-fn for_client(method: &str, params: Option<Box<Raw>>) -> Option<Box<Raw>> {
-    let params = params?;
-    if let Ok(mut object) = RawObject::parse(&params) {
-        let is_url = method == method::ELICITATION_CREATE && object.get_str("mode").as_deref() == Some("url");
-        if is_url && object.get("elicitationId").is_none() {
-            // 2025-11-25 wants an id; nobody will refer to it.
-            object.set("elicitationId", raw_str(&hex(&rand::random::<[u8; 8]>())));
-            return Some(object.to_raw());
-        }
-    }
-    Some(params)
 }
 
 fn is_progress(bytes: &[u8]) -> bool {
     matches!(message::parse_message(bytes), Ok(Message::Notification(n)) if n.method == method::PROGRESS)
 }
 
-fn mailbox_address(session: &str, call: &str) -> Arc<str> {
+pub(super) fn mailbox_address(session: &str, call: &str) -> Arc<str> {
     // Part of the address is the session's key, so an answer reaches only questions of its own session.
     format!("ask-{session}-{call}").into()
 }
 
 impl Relay {
+    /// Cancels a call that runs on this node; `false` when none does.
+    pub(crate) fn cancel(&self, session: &str, request: &str) -> bool {
+        self.running.cancel(session, request)
+    }
+
+    /// Cancels calls that clients cancelled on other nodes or whose session
+    /// ended, until the node stops.
+    pub async fn follow(&self) {
+        let mut listener = self.fleet.listen();
+        while let Some(heard) = listener.next().await {
+            let Heard::News(news) = heard else { continue };
+            match &*news {
+                News::Cancelled { session, request } => {
+                    self.running.cancel(session, request);
+                }
+                News::Revoked { session } => self.running.cancel_all(session),
+                News::Changed { .. } | News::SessionChanged { .. } | News::StreamTaken { .. } => {}
+            }
+        }
+    }
+
+    /// Passes a notification of a legacy client on to its session at a server.
+    pub(crate) async fn notify(
+        &self,
+        server: &Server,
+        session: &ClientSession,
+        method: &str,
+        params: Option<&Raw>,
+    ) {
+        let Some(replica) = server.home_of(&session.key, &[]) else {
+            return;
+        };
+        let deadline = Instant::now() + server.timeout;
+        if let Err(error) = self
+            .upstreams
+            .notify(&replica, session, method, params, deadline)
+            .await
+        {
+            tracing::debug!(server = %server.id, method, error = &error as &dyn std::error::Error, "a notification was not passed on");
+        }
+    }
+
+    /// Tells a server the log level of a client session, if that server keeps one.
+    pub(crate) async fn set_level(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        session: &ClientSession,
+        principal: Principal,
+        level: LogLevel,
+    ) {
+        let deadline = Instant::now() + server.timeout;
+        let Ok(description) = self.describe(server, deadline).await else {
+            return;
+        };
+        if !description.capabilities.has_logging() {
+            return;
+        }
+        let call = Call {
+            server: Arc::clone(server),
+            method: method::LOGGING_SET_LEVEL.to_owned(),
+            params: Some(json::raw(&serde_json::json!({ "level": level.as_str() }))),
+            principal,
+            capabilities: session.capabilities.clone(),
+            log_level: None,
+            progress_token: None,
+            trace: TraceContext::default(),
+            headers: Vec::new(),
+            session: Some(session.clone()),
+        };
+        // A modern server has no such method and learns the level with each call.
+        if description.speaks_legacy()
+            && let Err(error) = self.finish_quietly(&call, deadline).await
+        {
+            tracing::debug!(server = %server.id, %error, "a log level was not passed on");
+        }
+    }
+
+    async fn finish_quietly(
+        self: &Arc<Self>,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<(), RelayError> {
+        let mut begun = self.begin(call, deadline).await?;
+        while !matches!(begun.next(deadline).await?, Event::Done(_)) {}
+        Ok(())
+    }
+
     /// Passes a legacy client's answer to whoever asked, on any node. An
     /// answer nobody waits for is dropped.
     ///
     /// # Errors
     /// When the asker is on another node and the store cannot be asked.
-    pub async fn deliver_answer(&self, session: &Session, id: &RequestId, answer: Answer) -> Result<(), StoreError> {
-        let Ok(id) = serde_json::from_str::<String>(id.as_raw().get()) else { return Ok(()) };
-        let Some((call, question)) = id.split_once('.') else { return Ok(()) };
+    pub async fn deliver_answer(
+        &self,
+        session: &Session,
+        id: &RequestId,
+        answer: Answer,
+    ) -> Result<(), StoreError> {
+        let Ok(id) = serde_json::from_str::<String>(id.as_raw().get()) else {
+            return Ok(());
+        };
+        let Some((call, question)) = id.split_once('.') else {
+            return Ok(());
+        };
         let address = mailbox_address(&session.key, call);
-        let letter = Letter::Answered { key: question.to_owned(), answer };
+        let letter = Letter::Answered {
+            key: question.to_owned(),
+            answer,
+        };
         if self.mailboxes.send(&address, letter).await? == Delivery::NobodyThere {
             tracing::debug!("an answer came that nobody waits for");
         }

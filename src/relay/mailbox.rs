@@ -47,6 +47,10 @@ pub(crate) enum Letter {
     Notification(Bytes),
     /// To a claimer: how the round ended.
     Done(Answer),
+    /// To the holder of an HTTP+SSE stream: a message for the client.
+    Message(Bytes),
+    /// To the holder of an HTTP+SSE stream: the client opened this session.
+    Opened(String),
     /// To the holder of a parked call: nobody waits for it any more.
     Abandoned,
 }
@@ -55,13 +59,22 @@ pub(crate) enum Letter {
 /// not know one drops it.
 #[derive(Serialize, Deserialize)]
 enum Packed {
-    Answered { key: String, answer: PackedAnswer },
-    Claim { round: u32, answers: Vec<(String, String)>, reply_to: String },
+    Answered {
+        key: String,
+        answer: PackedAnswer,
+    },
+    Claim {
+        round: u32,
+        answers: Vec<(String, String)>,
+        reply_to: String,
+    },
     Accepted,
     Refused,
     Notification(String),
     Done(PackedAnswer),
     Abandoned,
+    Message(String),
+    Opened(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,17 +108,31 @@ fn raw(json: String) -> Option<Box<Raw>> {
 impl Letter {
     fn pack(&self) -> Bytes {
         let packed = match self {
-            Self::Answered { key, answer } => Packed::Answered { key: key.clone(), answer: answer.into() },
-            Self::Claim { round, answers, reply_to } => Packed::Claim {
+            Self::Answered { key, answer } => Packed::Answered {
+                key: key.clone(),
+                answer: answer.into(),
+            },
+            Self::Claim {
+                round,
+                answers,
+                reply_to,
+            } => Packed::Claim {
                 round: *round,
-                answers: answers.iter().map(|(key, json)| (key.clone(), json.get().to_owned())).collect(),
+                answers: answers
+                    .iter()
+                    .map(|(key, json)| (key.clone(), json.get().to_owned()))
+                    .collect(),
                 reply_to: reply_to.clone(),
             },
             Self::Accepted => Packed::Accepted,
             Self::Refused => Packed::Refused,
             // Messages come out of our own JSON reader, so they are UTF-8.
-            Self::Notification(bytes) => Packed::Notification(String::from_utf8_lossy(bytes).into_owned()),
+            Self::Notification(bytes) => {
+                Packed::Notification(String::from_utf8_lossy(bytes).into_owned())
+            }
             Self::Done(answer) => Packed::Done(answer.into()),
+            Self::Message(bytes) => Packed::Message(String::from_utf8_lossy(bytes).into_owned()),
+            Self::Opened(session) => Packed::Opened(session.clone()),
             Self::Abandoned => Packed::Abandoned,
         };
         // Plain data always encodes; an empty letter would not unpack.
@@ -114,15 +141,30 @@ impl Letter {
 
     fn unpack(bytes: &[u8]) -> Option<Self> {
         Some(match rmp_serde::from_slice(bytes).ok()? {
-            Packed::Answered { key, answer } => Self::Answered { key, answer: answer.unpack()? },
-            Packed::Claim { round, answers, reply_to } => {
-                let answers = answers.into_iter().map(|(key, json)| Some((key, raw(json)?)));
-                Self::Claim { round, answers: answers.collect::<Option<_>>()?, reply_to }
+            Packed::Answered { key, answer } => Self::Answered {
+                key,
+                answer: answer.unpack()?,
+            },
+            Packed::Claim {
+                round,
+                answers,
+                reply_to,
+            } => {
+                let answers = answers
+                    .into_iter()
+                    .map(|(key, json)| Some((key, raw(json)?)));
+                Self::Claim {
+                    round,
+                    answers: answers.collect::<Option<_>>()?,
+                    reply_to,
+                }
             }
             Packed::Accepted => Self::Accepted,
             Packed::Refused => Self::Refused,
             Packed::Notification(message) => Self::Notification(message.into()),
             Packed::Done(answer) => Self::Done(answer.unpack()?),
+            Packed::Message(message) => Self::Message(message.into()),
+            Packed::Opened(session) => Self::Opened(session),
             Packed::Abandoned => Self::Abandoned,
         })
     }
@@ -149,11 +191,19 @@ pub(crate) struct Mailboxes {
 impl Mailboxes {
     /// No mailboxes yet. A mailbox whose node died is gone after `ttl`.
     pub(crate) fn new(store: Arc<dyn Store>, tasks: Tasks, ttl: Duration) -> Self {
-        Self { store, tasks, ttl, here: Arc::default() }
+        Self {
+            store,
+            tasks,
+            ttl,
+            here: Arc::default(),
+        }
     }
 
     fn bounds(&self) -> StreamBounds {
-        StreamBounds { max_entries: CAPACITY as u32, ttl: self.ttl }
+        StreamBounds {
+            max_entries: CAPACITY as u32,
+            ttl: self.ttl,
+        }
     }
 
     /// Opens a mailbox. With the store down it can be reached from this node only.
@@ -189,11 +239,22 @@ impl Mailboxes {
         let sender = lock(&self.here).get(address).cloned();
         if let Some(sender) = sender {
             let sent = sender.try_send(letter).is_ok();
-            return Ok(if sent { Delivery::Delivered } else { Delivery::NobodyThere });
+            return Ok(if sent {
+                Delivery::Delivered
+            } else {
+                Delivery::NobodyThere
+            });
         }
         let key = StreamKey::Mailbox(address.into());
-        let position = self.store.append(&key, letter.pack(), self.bounds()).await?;
-        Ok(if position.is_some() { Delivery::Delivered } else { Delivery::NobodyThere })
+        let position = self
+            .store
+            .append(&key, letter.pack(), self.bounds())
+            .await?;
+        Ok(if position.is_some() {
+            Delivery::Delivered
+        } else {
+            Delivery::NobodyThere
+        })
     }
 }
 
@@ -201,7 +262,8 @@ type Here = std::sync::Mutex<HashMap<Arc<str>, mpsc::Sender<Letter>>>;
 
 fn lock(here: &Here) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, mpsc::Sender<Letter>>> {
     // Single inserts and removes: a panic cannot leave the map in between.
-    here.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    here.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// An open mailbox; dropping it closes it.
@@ -240,7 +302,11 @@ impl Mailbox {
     }
 
     async fn read(&mut self) {
-        match self.store.read(&self.key, self.position, CAPACITY as u32).await {
+        match self
+            .store
+            .read(&self.key, self.position, CAPACITY as u32)
+            .await
+        {
             Ok(Some(entries)) => {
                 for (position, bytes) in entries {
                     self.position = position;

@@ -32,7 +32,10 @@ use crate::{
     ids::hex,
     mcp::{
         Raw,
-        error::RpcError, message::Answer, shape,
+        error::RpcError,
+        message::Answer,
+        mrtr::{InputRequired, Question},
+        shape,
     },
     upstream::{Ask, Event},
 };
@@ -50,7 +53,9 @@ pub(crate) async fn park(
     digest: String,
     ask: Ask,
 ) -> Result<Answer, RelayError> {
-    let permit = Arc::clone(&relay.parked).try_acquire_owned().map_err(|_| RelayError::TooManyParked)?;
+    let permit = Arc::clone(&relay.parked)
+        .try_acquire_owned()
+        .map_err(|_| RelayError::TooManyParked)?;
     let address: Arc<str> = format!("call-{}", hex(&rand::random::<[u8; 16]>())).into();
     let mut holder = Holder {
         mailbox: relay.mailboxes.open(Arc::clone(&address)).await,
@@ -96,11 +101,11 @@ struct Holder {
 
 impl Holder {
     async fn hold(mut self) {
-        let stopping = self.relay.tasks.stopping().clone();
+        let ending = self.relay.tasks.ending().clone();
         let mut give_up = self.deadline();
         loop {
             let ended = tokio::select! {
-                () = stopping.cancelled() => true,
+                () = ending.cancelled() => true,
                 () = tokio::time::sleep_until(give_up) => true,
                 letter = self.mailbox.next() => self.received(letter).await,
                 event = self.begun.next(self.call_ends) => self.happened(event).await,
@@ -116,25 +121,33 @@ impl Holder {
     /// While parked: until the client has to have answered. While claimed:
     /// until the server has to have said something.
     fn deadline(&self) -> Instant {
-        let patience =
-            if self.claimer.is_some() { self.call.server.timeout } else { self.relay.settings.answer_timeout };
+        let patience = if self.claimer.is_some() {
+            self.call.server.timeout
+        } else {
+            self.relay.settings.answer_timeout
+        };
         (Instant::now() + patience).min(self.call_ends)
     }
 
     /// `true` when the call is over.
     async fn received(&mut self, letter: Letter) -> bool {
         match letter {
-            Letter::Claim { round, answers, reply_to } => self.claimed(round, answers, reply_to).await,
+            Letter::Claim {
+                round,
+                answers,
+                reply_to,
+            } => self.claimed(round, answers, reply_to).await,
             Letter::Abandoned => true,
-            Letter::Answered { .. }
-            | Letter::Accepted
-            | Letter::Refused
-            | Letter::Notification(_)
-            | Letter::Done(_) => false,
+            _not_for_holders => false,
         }
     }
 
-    async fn claimed(&mut self, round: u32, answers: Vec<(String, Box<Raw>)>, reply_to: String) -> bool {
+    async fn claimed(
+        &mut self,
+        round: u32,
+        answers: Vec<(String, Box<Raw>)>,
+        reply_to: String,
+    ) -> bool {
         if round != self.round || self.claimer.is_some() {
             self.relay.tell(&reply_to, Letter::Refused).await;
             return false;
@@ -143,10 +156,12 @@ impl Holder {
         self.claimer = Some(reply_to);
         for (key, answer) in answers {
             // Answers to what was not asked are ignored.
-            let Some(index) = self.questions.iter().position(|(asked, _)| *asked == key) else { continue };
+            let Some(index) = self.questions.iter().position(|(asked, _)| *asked == key) else {
+                continue;
+            };
             let (_, ask) = self.questions.swap_remove(index);
             if let Err(error) = self.begun.answer(&ask.key, &Answer::Result(answer)).await {
-                return self.finish(Answer::error(internal(&error))).await;
+                return self.finish(Answer::error(&internal(&error))).await;
             }
         }
         for message in std::mem::take(&mut self.kept) {
@@ -172,14 +187,15 @@ impl Holder {
                 false
             }
             Ok(Event::Ask(ask)) => {
-                self.questions.push((question_key(self.round, self.questions.len()), ask));
+                self.questions
+                    .push((question_key(self.round, self.questions.len()), ask));
                 if self.claimer.is_some() {
                     self.ask_client().await;
                 }
                 false
             }
             Ok(Event::Done(answer)) => self.finish(answer).await,
-            Err(error) => self.finish(Answer::error(internal(&error))).await,
+            Err(error) => self.finish(Answer::error(&internal(&error))).await,
         }
     }
 
@@ -191,7 +207,9 @@ impl Holder {
             *key = question_key(round, index);
         }
         let answer = if round >= self.relay.settings.max_rounds {
-            Answer::error(RpcError::internal("the server asks more questions than this gateway passes on"))
+            Answer::error(&RpcError::internal(
+                "the server asks more questions than this gateway passes on",
+            ))
         } else {
             self.input_required()
         };
@@ -209,7 +227,9 @@ impl Holder {
                 letter = self.mailbox.next() => letter,
             };
             match letter {
-                Letter::Claim { round, reply_to, .. } if round == self.round => {
+                Letter::Claim {
+                    round, reply_to, ..
+                } if round == self.round => {
                     self.relay.tell(&reply_to, Letter::Accepted).await;
                     self.claimer = Some(reply_to);
                     for message in std::mem::take(&mut self.kept) {
@@ -218,11 +238,7 @@ impl Holder {
                 }
                 Letter::Claim { reply_to, .. } => self.relay.tell(&reply_to, Letter::Refused).await,
                 Letter::Abandoned => return true,
-                Letter::Answered { .. }
-                | Letter::Accepted
-                | Letter::Refused
-                | Letter::Notification(_)
-                | Letter::Done(_) => {}
+                _not_for_holders => {}
             }
         }
         self.say(Letter::Done(answer)).await;
@@ -236,19 +252,32 @@ impl Holder {
     }
 
     fn input_required(&self) -> Answer {
-        let requests = self.questions.iter().map(|(key, ask)| (key.as_str(), &*ask.method, ask.params.as_deref()));
+        let questions = self.questions.iter().map(|(key, ask)| Question {
+            key: key.clone(),
+            method: ask.method.clone(),
+            params: ask
+                .params
+                .as_deref()
+                .map(|params| shape::question_for_modern(&ask.method, params).into_owned()),
+        });
         let state = State::Parked {
             mailbox: self.address.to_string(),
             round: self.round,
             digest: self.digest.clone(),
         };
         let state = state.seal(&self.relay.sealer, &self.call.principal);
-        Answer::Result(shape::input_required(requests, Some(&state)))
+        let required = InputRequired {
+            questions: questions.collect(),
+            state: Some(state),
+        };
+        Answer::Result(required.to_raw())
     }
 }
 
 fn internal(error: &RelayError) -> RpcError {
-    RpcError::internal(&format!("the call failed after its question was answered: {error}"))
+    RpcError::internal(format!(
+        "the call failed after its question was answered: {error}"
+    ))
 }
 
 /// A parked call that was claimed: what it still says.
@@ -267,10 +296,16 @@ pub(crate) async fn claim(
     round: u32,
     answers: Vec<(String, Box<Raw>)>,
 ) -> Result<Claimed, RelayError> {
-    let gone = || RpcError::invalid_params("requestState has expired or was used before: send the call anew");
+    let gone = || {
+        RpcError::invalid_params("requestState has expired or was used before: send the call anew")
+    };
     let address: Arc<str> = format!("claim-{}", hex(&rand::random::<[u8; 16]>())).into();
     let mut mailbox = relay.mailboxes.open(Arc::clone(&address)).await;
-    let letter = Letter::Claim { round, answers, reply_to: address.to_string() };
+    let letter = Letter::Claim {
+        round,
+        answers,
+        reply_to: address.to_string(),
+    };
     match relay.mailboxes.send(&holder, letter).await {
         Ok(Delivery::Delivered) => {}
         Ok(Delivery::NobodyThere) => return Err(RelayError::Rpc(gone())),
@@ -280,7 +315,12 @@ pub(crate) async fn claim(
         }
     }
     match tokio::time::timeout(CLAIM_TIMEOUT, mailbox.next()).await {
-        Ok(Letter::Accepted) => Ok(Claimed { mailbox, holder, relay: Arc::clone(relay), done: false }),
+        Ok(Letter::Accepted) => Ok(Claimed {
+            mailbox,
+            holder,
+            relay: Arc::clone(relay),
+            done: false,
+        }),
         Ok(_) => Err(RelayError::Rpc(gone())),
         Err(_elapsed) => {
             let lost = "the node that held this call is gone, and the call may have run: check before sending it anew";
@@ -294,7 +334,9 @@ impl Claimed {
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, RelayError> {
         loop {
             let Ok(letter) = tokio::time::timeout_at(deadline, self.mailbox.next()).await else {
-                return Err(RelayError::Rpc(RpcError::internal("the server did not go on in time")));
+                return Err(RelayError::Rpc(RpcError::internal(
+                    "the server did not go on in time",
+                )));
             };
             match letter {
                 Letter::Notification(message) => return Ok(Event::Notification(message)),
@@ -302,11 +344,7 @@ impl Claimed {
                     self.done = true;
                     return Ok(Event::Done(answer));
                 }
-                Letter::Answered { .. }
-                | Letter::Claim { .. }
-                | Letter::Accepted
-                | Letter::Refused
-                | Letter::Abandoned => {}
+                _not_for_claimers => {}
             }
         }
     }
@@ -317,7 +355,9 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         if !self.done {
             let (relay, holder) = (Arc::clone(&self.relay), std::mem::take(&mut self.holder));
-            self.relay.tasks.spawn_brief(async move { relay.tell(&holder, Letter::Abandoned).await });
+            self.relay
+                .tasks
+                .spawn_brief(async move { relay.tell(&holder, Letter::Abandoned).await });
         }
     }
 }

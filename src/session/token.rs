@@ -46,14 +46,16 @@ impl Token {
         let capabilities = if capabilities.get().len() <= MAX_CAPABILITIES {
             capabilities.to_owned()
         } else {
-            hello.capabilities.known_only()
+            hello.capabilities.for_legacy(hello.version)
         };
         Self {
             random: rand::random(),
             endpoint: hello.endpoint,
             version: hello.version.as_str().to_owned(),
             capabilities,
-            client_info: hello.client_info.filter(|info| info.get().len() <= MAX_CLIENT_INFO),
+            client_info: hello
+                .client_info
+                .filter(|info| info.get().len() <= MAX_CLIENT_INFO),
             issued: unix_seconds(),
         }
     }
@@ -95,7 +97,10 @@ impl Token {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bound of hours, for which nodes' clocks agree well enough")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bound of hours, for which nodes' clocks agree well enough"
+)]
 fn unix_seconds() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())

@@ -25,14 +25,7 @@ pub(crate) mod instruments;
 #[cfg(test)]
 mod tests;
 
-/// Which family of protocol versions was spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Era {
-    /// 2026-07-28 and later.
-    Modern,
-    /// 2025-11-25 and earlier.
-    Legacy,
-}
+pub use crate::mcp::version::Era;
 
 /// How a request ended; all but [`Ok`](Self::Ok) are values of `error.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,12 +111,10 @@ impl Drop for Counted {
     }
 }
 
-impl Era {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Modern => "modern",
-            Self::Legacy => "legacy",
-        }
+fn era_label(era: Era) -> &'static str {
+    match era {
+        Era::Modern => "modern",
+        Era::Legacy => "legacy",
     }
 }
 
@@ -295,14 +286,14 @@ impl Metrics {
         let server = server.map_or("*", ServerId::as_str);
         let method = names::known_method(method);
         self.server_operation
-            .with_label_values(&[server, method, era.as_str(), outcome.error_type()])
+            .with_label_values(&[server, method, era_label(era), outcome.error_type()])
             .observe(took.as_secs_f64());
     }
 
     /// A server has answered a request, or failed to.
     pub fn upstream_request(&self, server: &ServerId, era: Era, outcome: Outcome, took: Duration) {
         self.client_operation
-            .with_label_values(&[server.as_str(), era.as_str(), outcome.error_type()])
+            .with_label_values(&[server.as_str(), era_label(era), outcome.error_type()])
             .observe(took.as_secs_f64());
     }
 

@@ -46,8 +46,17 @@ pub const REASON: &str = "mcp_fleet.reason";
 
 /// What kind of thing.
 pub const KIND: &str = "mcp_fleet.kind";
+/// What this program calls itself.
+pub const SERVICE_NAME: &str = "service.name";
 /// Version of this program.
 pub const SERVICE_VERSION: &str = "service.version";
+/// Name of this node.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+
+/// Field that `tracing-opentelemetry` takes a span's name from.
+pub const SPAN_NAME: &str = "otel.name";
+/// Field that it takes a span's status from.
+pub const SPAN_STATUS: &str = "otel.status_code";
 
 /// Duration of requests from clients.
 pub const SERVER_OPERATION_DURATION: &str = "mcp.server.operation.duration";
