@@ -32,14 +32,10 @@ use tokio::{
 use tower::{Service, ServiceExt as _};
 
 use crate::{
-    config,
     http::error::RestError,
     lifecycle::Tasks,
     telemetry::metrics::{Gauge, Metrics},
 };
-
-/// Header lines of a request; far more than any client of ours sends.
-const MAX_HEADERS: usize = 128;
 
 /// Smallest read buffer hyper accepts.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -64,21 +60,6 @@ pub struct ListenerSettings {
     pub max_http2_streams: u32,
     /// How long requests in flight may take when the node stops.
     pub drain: Duration,
-}
-
-impl ListenerSettings {
-    /// From the node's configuration.
-    #[must_use]
-    pub fn new(node: &config::Node, limits: &config::Limits) -> Self {
-        Self {
-            max_connections: limits.connections,
-            max_header_bytes: limits.headers,
-            max_headers: MAX_HEADERS,
-            header_timeout: limits.header_timeout,
-            max_http2_streams: limits.http2_streams,
-            drain: node.drain,
-        }
-    }
 }
 
 /// The address a request came from; an extension of every request.
