@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -17,6 +20,9 @@ use crate::store::{Event, Fence, SubjectKey};
 /// Invalidations kept for a store that is down. More are widened from a
 /// resource to its method, of which there are few.
 const MAX_UNHEARD: usize = 1024;
+
+/// How often the store is told again what it has not heard.
+const REPEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// An epoch has to outlive what a fetch already under way will write.
 const EPOCH_MARGIN: Duration = Duration::from_secs(60);
@@ -39,10 +45,16 @@ impl<V: Cacheable> Cache<V> {
                 events
             }
         };
+        let mut repeat = tokio::time::interval(REPEAT_EVERY);
+        repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return,
                 event = events.recv() => event,
+                _ = repeat.tick() => {
+                    self.repeat_unheard().await;
+                    continue;
+                }
             };
             match event {
                 Ok(event) => self.learn(event),
@@ -109,12 +121,8 @@ impl<V: Cacheable> Cache<V> {
     /// them back into a store that lost them), one after the other. Requests
     /// do not wait for this: they check what they need.
     async fn check_all(self: Arc<Self>, gap: u32) {
-        let unheard: Vec<SubjectKey> = self.unheard().iter().cloned().collect();
-        for subject in unheard {
-            if !self.tell_invalidation(&subject).await {
-                return;
-            }
-            self.unheard().remove(&subject);
+        if !self.repeat_unheard().await {
+            return;
         }
         let copies = self.l1.all();
         debug!(copies = copies.len(), "checking copies after a gap");
@@ -127,6 +135,19 @@ impl<V: Cacheable> Cache<V> {
                 return;
             }
         }
+    }
+
+    /// Tells the store the invalidations it has not heard of; false when it
+    /// still does not hear.
+    async fn repeat_unheard(&self) -> bool {
+        let unheard: Vec<SubjectKey> = self.unheard().iter().cloned().collect();
+        for subject in unheard {
+            if !self.tell_invalidation(&subject).await {
+                return false;
+            }
+            self.unheard().remove(&subject);
+        }
+        true
     }
 
     /// False when the store did not hear it.
