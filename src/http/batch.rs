@@ -30,9 +30,11 @@ use crate::{
 /// Calls of one batch that run at once at one server.
 const PER_SERVER: usize = 16;
 
+const ROUTE: &str = "/api/batch";
+
 /// The batch route.
 pub fn routes() -> Router<Arc<Gateway>> {
-    Router::new().route("/api/batch", post(batch))
+    Router::new().route(ROUTE, post(batch))
 }
 
 /// One call of a batch, ready to be made.
@@ -136,6 +138,7 @@ async fn run(
         .map(|planned| async move {
             let call = Once {
                 server,
+                route: ROUTE,
                 method: method::TOOLS_CALL,
                 params: &planned.params,
                 principal,
