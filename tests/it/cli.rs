@@ -61,11 +61,7 @@ impl FakeNode {
     }
 }
 
-fn answer(
-    mut stream: TcpStream,
-    answers: &HashMap<&str, (u16, &str)>,
-    seen: &Mutex<Vec<String>>,
-) {
+fn answer(mut stream: TcpStream, answers: &HashMap<&str, (u16, &str)>, seen: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream.try_clone().expect("a clone"));
     let mut request = String::new();
     reader.read_line(&mut request).expect("a request line");
@@ -104,7 +100,11 @@ fn answer(
 fn check_explains_every_error_and_fails() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("fleet.toml");
-    std::fs::write(&file, "[node]\nlisten = \"x\"\ndrian = \"1s\"\n[server.a]\n").expect("a file");
+    std::fs::write(
+        &file,
+        "[node]\nlisten = \"x\"\ndrian = \"1s\"\n[server.a]\n",
+    )
+    .expect("a file");
     let path = file.to_str().expect("UTF-8");
     let (code, out, err) = run(&["check", "--config", path]);
     assert_eq!((code, out.as_str()), (1, ""));
@@ -122,7 +122,8 @@ fn check_explains_every_error_and_fails() {
 fn check_says_what_a_good_configuration_means() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("fleet.yaml");
-    let text = "redis:\n  url: redis://:hunter2@h:1\nservers:\n  a:\n    url: http://a.example/mcp\n";
+    let text =
+        "redis:\n  url: redis://:hunter2@h:1\nservers:\n  a:\n    url: http://a.example/mcp\n";
     std::fs::write(&file, text).expect("a file");
     let output = fleet()
         .args(["check", "--config", file.to_str().expect("UTF-8")])
@@ -148,14 +149,20 @@ fn check_without_a_file_reads_the_environment() {
     let output = fleet().arg("check").env("REDIS_URL", "nonsense").output();
     let (code, _, err) = finished(output.expect("the program runs"));
     assert_eq!(code, 1);
-    assert!(err.contains("environment variable REDIS_URL: redis.url: expected"), "{err}");
+    assert!(
+        err.contains("environment variable REDIS_URL: redis.url: expected"),
+        "{err}"
+    );
 }
 
 #[test]
 fn a_bad_configuration_stops_the_node_before_it_binds() {
     let (code, out, err) = run(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("error: --listen: node.listen: 0.0.0.0:0"), "{err}");
+    assert!(
+        err.contains("error: --listen: node.listen: 0.0.0.0:0"),
+        "{err}"
+    );
     assert!(err.contains("mode = \"none\""), "{err}");
 }
 
@@ -183,7 +190,10 @@ fn an_absent_node_is_answered_with_how_to_start_one() {
     drop(gone);
     let (code, out, err) = run(&["servers", "--node", &url]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains(&url) && err.contains("`mcp-fleet serve`"), "{err}");
+    assert!(
+        err.contains(&url) && err.contains("`mcp-fleet serve`"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -207,13 +217,19 @@ fn what_a_node_tells_is_shown_in_three_shapes() {
     ]);
     let (code, out, _) = node.run(&["status"]);
     assert_eq!(code, 0);
-    assert!(out.contains("store redis (reachable)") && out.contains("node-1"), "{out}");
+    assert!(
+        out.contains("store redis (reachable)") && out.contains("node-1"),
+        "{out}"
+    );
     let (_, out, _) = node.run(&["servers"]);
     assert!(out.contains("demo    built-in"), "{out}");
     let (_, out, _) = node.run(&["tools", "*"]);
     assert!(out.contains("demo__say_hello  Greets."), "{out}");
     let (_, out, _) = node.run(&["tools", "*", "--output", "json"]);
-    assert!(out.contains("\n    \"name\": \"demo__say_hello\",\n"), "{out}");
+    assert!(
+        out.contains("\n    \"name\": \"demo__say_hello\",\n"),
+        "{out}"
+    );
     assert!(out.contains("\"z\": 12345678901234567890\n"), "{out}");
     let (_, out, _) = node.run(&["tools", "*", "-o", "yaml"]);
     assert!(out.starts_with("- name: demo__say_hello\n"), "{out}");
@@ -222,27 +238,44 @@ fn what_a_node_tells_is_shown_in_three_shapes() {
 #[test]
 fn a_call_sends_its_arguments_as_written_and_prints_the_text() {
     let node = FakeNode::start(&[
-        ("/mcp/demo/tools/call", 200, r#"{"content":[{"type":"text","text":"Hello, Ada!"}]}"#),
+        (
+            "/mcp/demo/tools/call",
+            200,
+            r#"{"content":[{"type":"text","text":"Hello, Ada!"}]}"#,
+        ),
         (
             "/mcp/bad/tools/call",
             200,
             r#"{"content":[{"type":"text","text":"no such city"}],"isError":true}"#,
         ),
-        ("/mcp/down/tools/call", 502, r#"{"error":{"message":"cannot reach down"}}"#),
+        (
+            "/mcp/down/tools/call",
+            502,
+            r#"{"error":{"message":"cannot reach down"}}"#,
+        ),
     ]);
     let arguments = r#"{"name": "Ada", "n": 1.0e2}"#;
     let (code, out, err) = node.run(&["call", "demo", "say_hello", arguments]);
     assert_eq!((code, out.as_str(), err.as_str()), (0, "Hello, Ada!\n", ""));
     let body = node.bodies.lock().expect("not poisoned")[0].clone();
-    assert_eq!(body, format!(r#"{{"name":"say_hello","arguments":{arguments}}}"#));
+    assert_eq!(
+        body,
+        format!(r#"{{"name":"say_hello","arguments":{arguments}}}"#)
+    );
 
     let (code, out, _) = node.run(&["call", "bad", "weather"]);
     assert_eq!((code, out.as_str()), (1, "no such city\n"));
     let (code, _, err) = node.run(&["call", "down", "x"]);
-    assert_eq!((code, err.as_str()), (1, "error: cannot reach down [502]\n"));
+    assert_eq!(
+        (code, err.as_str()),
+        (1, "error: cannot reach down [502]\n")
+    );
     let (code, _, err) = node.run(&["call", "absent", "x"]);
     assert_eq!(code, 1);
-    assert!(err.contains("unknown server [404] (`mcp-fleet servers`"), "{err}");
+    assert!(
+        err.contains("unknown server [404] (`mcp-fleet servers`"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -268,14 +301,23 @@ fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, out, err) = run(&["completions", shell]);
         assert_eq!((code, err.as_str()), (0, ""), "{shell}");
-        assert!(out.contains("mcp-fleet") && out.contains("mcp-json"), "{shell}");
+        assert!(
+            out.contains("mcp-fleet") && out.contains("mcp-json"),
+            "{shell}"
+        );
     }
 }
 
 #[test]
 fn the_first_screen_of_serve_goes_to_standard_output() {
     let mut child = fleet()
-        .args(["serve", "--listen", "127.0.0.1:0", "--server", "w=http://127.0.0.1:1/mcp"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--server",
+            "w=http://127.0.0.1:1/mcp",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -294,7 +336,11 @@ fn the_first_screen_of_serve_goes_to_standard_output() {
     child.wait().expect("an end");
     assert!(screen.contains("listens on http://127.0.0.1:"), "{screen}");
     assert!(!screen.contains(":0 "), "{screen}");
-    for expected in ["w     http://127.0.0.1:1/mcp", "demo say_hello '{\"name\":\"Ada\"}'", "curl -s "] {
+    for expected in [
+        "w     http://127.0.0.1:1/mcp",
+        "demo say_hello '{\"name\":\"Ada\"}'",
+        "curl -s ",
+    ] {
         assert!(screen.contains(expected), "{expected} is not in\n{screen}");
     }
 }
