@@ -4,28 +4,44 @@
 //! stale or expired, one refresh at a time over the whole fleet, and writes
 //! that a paused node cannot use to put old data over new. What is cached and
 //! how it is fetched is the caller's business ([`crate::lists`]).
+//!
+//! `docs/cache.md` tells the states and races; the files follow it: `key`
+//! names slots, `entry` is what a slot holds, `freshness` decides from an
+//! age, `l1` is this node's copy, `refresh` brings what is missing.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::ids::ServerId;
+use crate::{ids::ServerId, lifecycle::Tasks, store::Store};
+
+mod counters;
+mod key;
+
+pub use self::{counters::Counters, key::CacheKey};
 
 /// A decoded value that lives in L1.
 pub trait Cacheable: Send + Sync + Sized + 'static {
+    /// Why a fetch failed; handed to everyone who waited for it.
+    type FetchError: std::error::Error + Clone + Send + Sync + 'static;
+
     /// Reads what [`Fetched::payload`] was. An error makes the entry a miss.
     ///
     /// # Errors
     /// When the bytes are not what this version writes.
     fn decode(payload: &Bytes) -> Result<Self, String>;
 
-    /// Bytes it occupies in L1, roughly.
+    /// Bytes it occupies in L1 beside the payload, which L1 keeps too (for a
+    /// store that comes back empty) and counts itself.
     fn weight(&self) -> u32;
 }
 
 /// Who may be served an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Anyone; clients are told `public`.
     Public,
@@ -54,9 +70,9 @@ pub struct Fetched {
 /// How an answer was come by; the value of `x-mcp-fleet-cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheStatus {
-    /// Fresh.
+    /// Fresh, from this node or from the store.
     Hit,
-    /// Stale, while a refresh runs or because it failed.
+    /// Out of date, while a refresh runs or because it failed.
     Stale,
     /// Waited for a fetch, this node's or another's.
     Miss,
@@ -78,7 +94,7 @@ impl CacheStatus {
 }
 
 /// An answer from the cache.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Served<V> {
     /// The value.
     pub value: Arc<V>,
@@ -90,15 +106,26 @@ pub struct Served<V> {
     pub age: Duration,
     /// Who may be served it.
     pub scope: Scope,
-    /// The generation (fence of its writer); changes when the content was written anew.
+    /// The fence of its writer: changes with every refresh.
     pub generation: u64,
+    /// Of its payload: changes only when the content does.
+    pub digest: u64,
+}
+
+impl<V> Clone for Served<V> {
+    fn clone(&self) -> Self {
+        Self {
+            value: Arc::clone(&self.value),
+            ..*self
+        }
+    }
 }
 
 /// Durations of one kind of entry (the configuration's `cache.lists` and so on).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Durations {
     /// May be served without further ado for this long. A `ttlMs` of the
-    /// upstream replaces it, clamped to `min_fresh..=max_fresh`.
+    /// upstream replaces it, clamped to `Settings::{min_fresh, max_fresh}`.
     pub fresh: Duration,
     /// After `fresh`: may be served for this long while a refresh runs.
     pub stale: Duration,
@@ -118,25 +145,16 @@ pub enum CacheError<E: std::error::Error + 'static> {
         /// What was asked.
         key: String,
     },
+    /// This node runs as many fetches as it may.
+    #[error("too many fetches at once, {key} was not fetched")]
+    Busy {
+        /// What was asked.
+        key: String,
+    },
 }
 
 /// Fetches a value when the cache has none. Must be safe to run detached.
 pub type Fetch<E> = Arc<dyn Fn() -> BoxFuture<'static, Result<Fetched, E>> + Send + Sync>;
-
-// Public API that the rest of the crate is written against (bodies live in cache.rs/refresh.rs):
-//
-// pub struct Cache<V: Cacheable> { .. }
-// impl<V: Cacheable> Cache<V> {
-//     pub fn new(store: Arc<dyn Store>, settings: Settings, metrics: ..) -> Arc<Self>;
-//     /// Runs the task that applies published generations and gaps to L1, until `stop`.
-//     pub async fn follow(self: Arc<Self>, stop: CancellationToken);
-//     pub async fn get<E>(self: &Arc<Self>, key: &CacheKey, durations: &Durations, fetch: Fetch<E>, deadline: Instant)
-//         -> Result<Served<V>, CacheError<E>>;
-//     /// What L1 holds and may still be served (age below max_stale); no I/O.
-//     pub fn peek(&self, key: &CacheKey) -> Option<Served<V>>;
-//     /// Marks every entry of that server and kind out of date, on all nodes.
-//     pub async fn invalidate(&self, subject: &Subject);
-// }
 
 /// What a notification makes out of date.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -147,4 +165,118 @@ pub struct Subject {
     pub method: &'static str,
     /// For `resources/read`: the resource; `None`: all.
     pub uri: Option<String>,
+}
+
+/// How the cache works; what it holds for how long is in [`Durations`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// What L1 may hold. Default 64 MiB.
+    pub l1_bytes: u64,
+    /// An upstream's `ttlMs` counts as at least this much. Default 1 s.
+    pub min_fresh: Duration,
+    /// An upstream's `ttlMs` counts as at most this much. Default 1 h.
+    pub max_fresh: Duration,
+    /// Nothing is kept longer, whatever `Durations::max_stale` says. Default 24 h.
+    pub max_age: Duration,
+    /// A node that refreshes renews its lock; one that dies blocks the refresh for this long. Default 5 s.
+    pub lock_ttl: Duration,
+    /// A fetch that takes longer has failed. Default 60 s.
+    pub fetch_limit: Duration,
+    /// Fetches and waits for another node's fetch that run at once. Default 4096.
+    pub max_flights: usize,
+    /// How eagerly entries are refreshed before they go stale: the β of the
+    /// paper cited in `freshness.rs`; 0 turns it off. Default 1.
+    pub early_refresh: f64,
+    /// Wait after the first failure of a fetch; doubled with each further one. Default 100 ms.
+    pub retry_first: Duration,
+    /// Longest wait after a failure while there is nothing to serve. Default 1 s.
+    pub retry_empty: Duration,
+    /// Longest wait after a failure while there is something to serve. Default 30 s.
+    pub retry_stale: Duration,
+    /// A node that cannot ask the store waits up to this long before it fetches alone. Default 50 ms.
+    pub alone_jitter: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            l1_bytes: 64 << 20,
+            min_fresh: Duration::from_secs(1),
+            max_fresh: Duration::from_secs(3600),
+            max_age: Duration::from_secs(24 * 3600),
+            lock_ttl: Duration::from_secs(5),
+            fetch_limit: Duration::from_secs(60),
+            max_flights: 4096,
+            early_refresh: 1.0,
+            retry_first: Duration::from_millis(100),
+            retry_empty: Duration::from_secs(1),
+            retry_stale: Duration::from_secs(30),
+            alone_jitter: Duration::from_millis(50),
+        }
+    }
+}
+
+/// The cache of one kind of value.
+pub struct Cache<V: Cacheable> {
+    counters: Arc<Counters>,
+    value: std::marker::PhantomData<V>,
+}
+
+impl<V: Cacheable> fmt::Debug for Cache<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").finish_non_exhaustive()
+    }
+}
+
+impl<V: Cacheable> Cache<V> {
+    /// An empty L1 over `store`. Refreshes run in `tasks`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, settings: Settings, tasks: Tasks) -> Arc<Self> {
+        let _ = (store, settings, tasks);
+        todo!()
+    }
+
+    /// Applies what other nodes publish to L1, until `stop`. The node runs it
+    /// as long as it serves; without it L1 does not learn of changes.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let _ = stop;
+        todo!()
+    }
+
+    /// Serves `key` from L1, the store, or by `fetch`. Costs no store command
+    /// while L1 is fresh. A caller that goes away does not cancel the fetch.
+    ///
+    /// # Errors
+    /// When there is nothing that may be served: see [`CacheError`].
+    pub async fn get(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        durations: &Durations,
+        fetch: Fetch<V::FetchError>,
+        deadline: Instant,
+    ) -> Result<Served<V>, CacheError<V::FetchError>> {
+        let _ = (key, durations, fetch, deadline);
+        todo!()
+    }
+
+    /// What L1 holds and may still be served (age below `max_stale`); no I/O.
+    #[must_use]
+    pub fn peek(&self, key: &CacheKey) -> Option<Served<V>> {
+        let _ = key;
+        todo!()
+    }
+
+    /// Marks every entry of that server and method out of date, on all nodes:
+    /// who asks after this returns is not served what was fetched before,
+    /// unless fetching fails.
+    pub async fn invalidate(&self, subject: &Subject) {
+        let _ = subject;
+        todo!()
+    }
+
+    /// What this cache has done since the node started.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
 }

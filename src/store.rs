@@ -1,24 +1,38 @@
 //! The shared state of the fleet: one interface, two implementations.
 //!
-//! `memory` serves a single node and dies with it; `redis` is shared by all
-//! nodes. One contract test-suite runs against both (`tests/it/store.rs`).
+//! [`memory`] serves a single node and dies with it; [`redis`] is shared by
+//! all nodes. One contract test-suite runs against both (`tests/it/store.rs`).
 //! Facts go through the store, traffic does not: nothing here is on the path
 //! of a tool call.
 //!
 //! Every call is bounded in time. [`StoreError::Unreachable`] means that the
-//! answer is unknown: a write may or may not have happened.
+//! answer is unknown: a write may or may not have happened, which is why every
+//! write is idempotent or fenced.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast;
 
+use crate::ids::{ServerId, hex};
+
+pub mod memory;
+pub mod redis;
+mod wake;
+
 /// Milliseconds on the store's clock, which all nodes share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct StoreTime(pub u64);
 
-/// A number that grows with each grant of a lock and travels with each write.
+/// A number that grows with each grant of a lock and each invalidation, and
+/// travels with each write.
+///
+/// It is the store's clock in microseconds, pushed forward where two grants
+/// would share one: a counter that is lost (a store restarted empty, an
+/// evicted key) therefore goes on above every fence given before, and a write
+/// that had to be made without the store can be put in its place afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Fence(pub u64);
 
@@ -31,6 +45,51 @@ pub enum StoreError {
     /// The store answered with an error: a script failed, a key has another type, memory is full.
     #[error("the store refused: {0}")]
     Refused(String),
+}
+
+/// Half a SHA-256: names things whose full name is long or secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShortDigest([u8; 16]);
+
+impl ShortDigest {
+    /// The digest of `parts`, each preceded by its length so that no two lists
+    /// of parts run together.
+    #[must_use]
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let mut short = [0; 16];
+        short.copy_from_slice(&hasher.finalize()[..16]);
+        Self(short)
+    }
+
+    /// Reads what [`Display`](fmt::Display) wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        if text.len() != 32 || !text.is_ascii() {
+            return None;
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for ShortDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for ShortDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What a record is about; `redis::keys` alone turns it into a key.
@@ -47,10 +106,10 @@ pub enum RecordKey {
         /// The client session's digest.
         session: Arc<str>,
         /// The server.
-        server: crate::ids::ServerId,
+        server: ServerId,
     },
-    /// A call that waits for its client's answers; the call's id.
-    Parked(Arc<str>),
+    /// The session that was opened over an HTTP+SSE stream; the stream.
+    Stream(Arc<str>),
 }
 
 /// What a stream carries.
@@ -67,13 +126,74 @@ pub enum StreamKey {
     Mailbox(Arc<str>),
 }
 
-/// A slot of the shared cache; the text is a digest of what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EntryKey(pub Arc<str>);
+/// What is made out of date in one step: all entries of a method of a server,
+/// or those of one part of it (one resource).
+///
+/// The entries of a server and method share one sequence of fences, so that a
+/// fence given to a writer can be compared with that of an invalidation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SubjectKey {
+    /// The server.
+    pub server: ServerId,
+    /// The method, e.g. `tools/list`.
+    pub method: &'static str,
+    /// A part of it, e.g. the digest of a resource's URI; `None`: all.
+    pub part: Option<ShortDigest>,
+}
+
+impl SubjectKey {
+    /// The subject's name in [`Event::Invalidated`].
+    #[must_use]
+    pub fn digest(&self) -> ShortDigest {
+        let part = self.part.map(|part| part.to_string()).unwrap_or_default();
+        ShortDigest::of(&[
+            self.server.as_str().as_bytes(),
+            self.method.as_bytes(),
+            part.as_bytes(),
+        ])
+    }
+
+    /// The subject that includes this one, if this one is a part.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        Self {
+            part: None,
+            ..self.clone()
+        }
+    }
+}
+
+/// A slot of the shared cache.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EntryKey {
+    /// What invalidates it (its part, and the whole that the part belongs to).
+    pub subject: SubjectKey,
+    /// The slot's own name: a digest of everything that was asked.
+    pub slot: ShortDigest,
+}
 
 /// A published message.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// A cache entry was written.
+    Written {
+        /// Where.
+        slot: ShortDigest,
+        /// Its generation.
+        generation: Fence,
+    },
+    /// A refresh lock was given back without a write.
+    Released {
+        /// Whose.
+        slot: ShortDigest,
+    },
+    /// Entries written with a fence below `epoch` are out of date.
+    Invalidated {
+        /// [`SubjectKey::digest`] of what was invalidated.
+        subject: ShortDigest,
+        /// The fence of the invalidation.
+        epoch: Fence,
+    },
     /// Somebody published `payload` on `channel`.
     Message {
         /// Where.
@@ -86,11 +206,10 @@ pub enum Event {
     Gap,
 }
 
-/// The subjects nodes tell each other about.
+/// The subjects nodes tell each other about with [`Store::publish`]. (What
+/// happens in the cache is published by the store itself.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// New generations of cache entries.
-    Cache,
     /// What happens in the fleet: changes of servers, cancelled calls, ended sessions.
     Fleet,
 }
@@ -104,17 +223,66 @@ pub enum LockOutcome {
     Held(Duration),
 }
 
+/// What a look at a slot found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The store's clock when it looked.
+    pub read_at: StoreTime,
+    /// The fence of the latest invalidation of the slot's subject; zero: none known.
+    pub epoch: Fence,
+    /// What is in the slot.
+    pub found: Found,
+}
+
+/// The content of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// The generation the caller already has.
+    Known,
+    /// Another entry than the caller has.
+    Entry(StoredEntry),
+}
+
 /// A cache entry as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEntry {
     /// The fence of the writer.
     pub generation: Fence,
-    /// When it was written.
-    pub written: StoreTime,
-    /// The store's clock when the entry was read.
-    pub read_at: StoreTime,
-    /// True when an invalidation came after the writer's fence was given.
-    pub invalidated: bool,
+    /// When its content was fetched, on the store's clock.
+    pub fetched_at: StoreTime,
+    /// The payload, in the cache's own format.
+    pub payload: Bytes,
+}
+
+/// The place of a write in the order of writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rank {
+    /// Fetched under the lock. The write gives the lock back if `token` still holds it.
+    Locked {
+        /// The lock's fence.
+        fence: Fence,
+        /// The lock's token.
+        token: Arc<str>,
+    },
+    /// Fetched while the store could not be asked: ranks as if the fence had
+    /// been given `age` (counted from before the fetch began) ago.
+    Alone {
+        /// Time since before the fetch began.
+        age: Duration,
+    },
+}
+
+/// A cache entry to be written.
+#[derive(Debug, Clone)]
+pub struct EntryWrite {
+    /// Its place in the order.
+    pub rank: Rank,
+    /// Time since its content was received.
+    pub age: Duration,
+    /// How much longer the store keeps it.
+    pub ttl: Duration,
     /// The payload, in the cache's own format.
     pub payload: Bytes,
 }
@@ -123,7 +291,13 @@ pub struct StoredEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// It is stored.
-    Written,
+    Written {
+        /// Its generation.
+        generation: Fence,
+        /// The fence of the latest invalidation; above `generation` the entry
+        /// was out of date before it was written.
+        epoch: Fence,
+    },
     /// A newer generation was there; nothing changed.
     Refused {
         /// The generation in the store.
@@ -132,6 +306,8 @@ pub enum WriteOutcome {
 }
 
 /// A position in a stream; entries are read after one. `0` is the beginning.
+/// Positions of a stream are consecutive: a step of more than one tells that
+/// entries were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub u64);
 
@@ -166,30 +342,34 @@ pub struct StreamBounds {
 }
 
 /// The shared state.
+///
+/// # Errors
+/// Every method answers [`StoreError::Unreachable`] within the command
+/// time-out when the store does not answer, and [`StoreError::Refused`] when
+/// it answers with an error.
 #[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// For people: `embedded`, or the Redis address without its password.
     fn description(&self) -> String;
 
     /// Whether the last commands were answered. Cheap: no I/O.
     fn is_reachable(&self) -> bool;
 
-    /// Reads a cache entry with the state of its freshness.
-    async fn entry(&self, key: &EntryKey) -> Result<Option<StoredEntry>, StoreError>;
+    /// Looks at a slot; the payload travels only when the generation is not `known`.
+    async fn entry(&self, key: &EntryKey, known: Option<Fence>) -> Result<Lookup, StoreError>;
 
-    /// Writes a cache entry unless a newer generation is stored, and publishes
-    /// `{key, generation}` on [`Channel::Cache`].
+    /// Writes a cache entry unless a newer generation is stored, gives the
+    /// writer's lock back, and publishes [`Event::Written`].
     async fn write_entry(
         &self,
         key: &EntryKey,
-        fence: Fence,
-        payload: Bytes,
-        ttl: Duration,
+        write: EntryWrite,
     ) -> Result<WriteOutcome, StoreError>;
 
-    /// Marks the entry as out of date, also against writers whose fence was
-    /// given before now, and publishes that on [`Channel::Cache`].
-    async fn invalidate_entry(&self, key: &EntryKey) -> Result<(), StoreError>;
+    /// Marks the entries of `subject` as out of date, also those of writers
+    /// whose fence was given before now, and publishes [`Event::Invalidated`].
+    /// The mark has to outlive (`keep`) every entry it is about.
+    async fn invalidate(&self, subject: &SubjectKey, keep: Duration) -> Result<Fence, StoreError>;
 
     /// Tries to take the lock that guards the refresh of `key`.
     async fn lock(
@@ -199,7 +379,17 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         ttl: Duration,
     ) -> Result<LockOutcome, StoreError>;
 
-    /// Gives the lock back if `token` still holds it; `false` when it does not.
+    /// Sets the lock's remaining time to live if `token` still holds it;
+    /// `false` when it does not.
+    async fn extend_lock(
+        &self,
+        key: &EntryKey,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<bool, StoreError>;
+
+    /// Gives the lock back if `token` still holds it, and publishes
+    /// [`Event::Released`]; `false` when it does not.
     async fn unlock(&self, key: &EntryKey, token: &str) -> Result<bool, StoreError>;
 
     /// Reads a record.
@@ -227,7 +417,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Removes a record; `false` when there was none.
     async fn delete(&self, key: &RecordKey) -> Result<bool, StoreError>;
 
-    /// Creates an empty stream, so that [`append`](Self::append) finds it.
+    /// Creates an empty stream, so that [`append`](Self::append) finds it. One
+    /// that exists is kept and lives on for `bounds.ttl`.
     async fn open_stream(&self, key: &StreamKey, bounds: StreamBounds) -> Result<(), StoreError>;
 
     /// Appends to an open stream and wakes its readers; `None` when there is no such stream.
@@ -250,7 +441,7 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// [`StreamWatch::changed`], and nothing is missed.
     async fn watch_stream(&self, key: &StreamKey) -> StreamWatch;
 
-    /// Removes a stream.
+    /// Removes a stream and wakes its readers.
     async fn close_stream(&self, key: &StreamKey) -> Result<(), StoreError>;
 
     /// Tells all subscribers, this node's included.

@@ -1,1 +1,10 @@
-//! x
+//! The integration tests: real nodes, a real Redis, real sockets.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests spawn tasks and measure time as they like"
+)]
+
+mod cli;
+mod redis;
+mod store;
+mod support;

@@ -1,0 +1,16 @@
+//! What the tests stand on.
+
+pub(crate) mod redis;
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::Instant;
+
+/// Waits until `condition` holds; fails the test when it does not within ten seconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

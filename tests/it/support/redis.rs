@@ -1,0 +1,175 @@
+//! A real `redis-server` of the test's own, gone when the test ends.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use mcp_fleet::{
+    lifecycle::Tasks,
+    store::redis::{RedisSettings, RedisStore},
+};
+
+/// A Redis process on a free port of the loopback interface.
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    port: u16,
+    options: Vec<String>,
+    directory: tempfile::TempDir,
+}
+
+impl RedisServer {
+    /// Starts one that keeps nothing on disk.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further options.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        let mut server = Self::stopped(options);
+        server.run();
+        server
+    }
+
+    /// A cluster of one node: it has all slots, and insists on hash tags.
+    pub(crate) fn start_cluster() -> Self {
+        let bus = free_port().to_string();
+        let server = Self::start_with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--cluster-announce-ip",
+            "127.0.0.1",
+        ]);
+        server.cli(&["cluster", "addslotsrange", "0", "16383"]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !server
+            .cli(&["cluster", "info"])
+            .contains("cluster_state:ok")
+        {
+            assert!(Instant::now() < deadline, "the cluster did not form");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    /// One that has an address and does not run yet.
+    pub(crate) fn stopped(options: &[&str]) -> Self {
+        Self {
+            child: None,
+            port: free_port(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    /// Runs it; empty, whatever it held before.
+    pub(crate) fn run(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let child = Command::new("redis-server")
+            .current_dir(self.directory.path())
+            .args(["--port", &self.port.to_string()])
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(&self.options)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            assert!(Instant::now() < deadline, "redis-server did not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the process is ours");
+            child.wait().expect("it has ended");
+        }
+    }
+
+    /// Stops it: it accepts connections and never answers.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let child = self.child.as_ref().expect("it runs");
+        let sent = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .expect("kill is installed");
+        assert!(sent.success());
+    }
+
+    /// What `redis-cli` prints for a command.
+    pub(crate) fn cli(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(command)
+            .output()
+            .expect("redis-cli is installed");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// How many commands it has run, without those of `redis-cli` itself and
+    /// the checks that the store makes of its connections.
+    pub(crate) fn commands_run(&self) -> u64 {
+        let stats = self.cli(&["info", "commandstats"]);
+        stats
+            .lines()
+            .filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="))
+            .filter(|(name, _)| {
+                !["info", "ping", "hello", "client|setname", "command|docs"].contains(name)
+            })
+            .map(|(_, rest)| {
+                let calls = rest.split(',').next().expect("a number");
+                calls.parse::<u64>().expect("a number")
+            })
+            .sum()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Settings for a client, under a prefix of its own.
+    pub(crate) fn settings(&self) -> RedisSettings {
+        let cluster = self.options.iter().any(|o| o == "--cluster-enabled");
+        let kind = if cluster { "redis-cluster" } else { "redis" };
+        let url = format!("{kind}://127.0.0.1:{}", self.port);
+        RedisSettings {
+            prefix: format!("test-{:08x}", rand::random::<u32>()),
+            ..RedisSettings::new(url)
+        }
+    }
+
+    /// A store on it. Each has its own connections, as each node has.
+    pub(crate) async fn store(&self, settings: &RedisSettings, tasks: &Tasks) -> RedisStore {
+        RedisStore::connect(settings.clone(), tasks)
+            .await
+            .expect("good settings")
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // A stopped process dies of SIGKILL too.
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
