@@ -1,7 +1,9 @@
 //! The integration tests: real nodes, a real Redis, real sockets.
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests spawn tasks and measure time as they like"
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests spawn tasks, measure time and fail as they like, helpers included"
 )]
 
 mod cli;
