@@ -198,6 +198,13 @@ impl From<RelayError> for RestError {
     }
 }
 
+/// Answers paths that do not exist.
+pub async fn unknown_path(uri: http::Uri) -> RestError {
+    let path: String = uri.path().chars().take(128).collect();
+    let message = format!("there is no path {path:?}; /api/openapi.json describes those there are");
+    RestError::new(StatusCode::NOT_FOUND, "unknown_path", message)
+}
+
 /// The HTTP status of a body that was not read.
 #[must_use]
 pub fn body_status(error: &BodyError) -> StatusCode {
