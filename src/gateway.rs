@@ -240,6 +240,7 @@ impl Bound {
             app,
             listener_settings(&gateway.config),
             tasks.clone(),
+            Arc::clone(&gateway.metrics),
         );
         tasks.spawn_brief(async move {
             serving.await;

@@ -4,34 +4,47 @@
 //! sends a request and yields an [`Exchange`]. Which replica is called is not
 //! decided here, and nothing here knows what a client looks like.
 
+mod changes;
+mod client;
+mod dedicated;
 mod demo;
+mod era;
 mod error;
-mod http;
+mod exchange;
+mod incoming;
+mod legacy_sse;
+mod link;
+mod open;
+mod peer;
+mod pool;
+mod request;
+mod resume;
+mod router;
+mod session;
+mod shared;
+mod standalone;
+mod stdio;
+mod upstreams;
+mod watch;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use http::{HeaderName, HeaderValue};
 
-pub use self::error::{Cause, UpstreamError};
-use crate::{
-    ids::ReplicaId,
-    lifecycle::Tasks,
-    mcp::{
-        Raw,
-        capabilities::{ClientCapabilities, ServerCapabilities},
-        envelope::{LogLevel, TraceContext},
-        message::{Answer, RequestId},
-        method::ListKind,
-        version::{Era, Version},
-    },
-    servers::{Replica, Server},
-    store::Store,
-    telemetry::metrics::Metrics,
+use self::shared::Shared;
+pub use self::{
+    error::{Cause, UpstreamError},
+    exchange::Exchange,
+    upstreams::Upstreams,
+};
+use crate::mcp::{
+    Raw,
+    capabilities::{ClientCapabilities, ServerCapabilities},
+    envelope::{LogLevel, TraceContext},
+    message::{Answer, RequestId},
+    method::ListKind,
+    version::{Era, Version},
 };
 
 /// Bounds and waiting times toward replicas.
@@ -173,137 +186,4 @@ pub enum Change {
         /// The notification's parameters, without a subscription id.
         params: Box<Raw>,
     },
-}
-
-/// One request and what comes back.
-#[derive(Debug)]
-pub struct Exchange {}
-
-impl Exchange {
-    /// The next event. Cancel safe.
-    ///
-    /// # Errors
-    /// When no answer can come any more.
-    pub async fn next(&mut self) -> Result<Event, UpstreamError> {
-        todo!()
-    }
-
-    /// Answers an open question.
-    ///
-    /// # Errors
-    /// When the replica cannot be told.
-    pub async fn answer(&mut self, key: &RequestId, answer: &Answer) -> Result<(), UpstreamError> {
-        todo!()
-    }
-
-    /// The version spoken with the replica.
-    #[must_use]
-    pub fn upstream_version(&self) -> Version {
-        todo!()
-    }
-
-    /// Sets when waiting ends; `None` waits as long as the replica lives.
-    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
-        todo!()
-    }
-}
-
-/// All that a node holds toward replicas.
-#[derive(Debug)]
-pub struct Upstreams {}
-
-impl Upstreams {
-    /// Opens nothing yet; starts the task that ends idle sessions.
-    #[must_use]
-    pub fn new(
-        settings: Settings,
-        store: Arc<dyn Store>,
-        tasks: Tasks,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
-        todo!()
-    }
-
-    /// Era and self-description of a replica.
-    ///
-    /// # Errors
-    /// When the replica cannot be reached or understood.
-    pub async fn describe(
-        self: &Arc<Self>,
-        replica: &Arc<Replica>,
-        deadline: Instant,
-    ) -> Result<Arc<Description>, UpstreamError> {
-        todo!()
-    }
-
-    /// Sends a request. Dropping the future or the exchange cancels it upstream.
-    ///
-    /// # Errors
-    /// When no answer can come; see [`UpstreamError::is_safe_to_retry`].
-    pub async fn call(
-        self: &Arc<Self>,
-        replica: &Arc<Replica>,
-        request: Outgoing<'_>,
-        session: SessionUse,
-        deadline: Instant,
-    ) -> Result<Exchange, UpstreamError> {
-        todo!()
-    }
-
-    /// Sends a notification on a client's session. Nothing is sent to a modern replica.
-    ///
-    /// # Errors
-    /// When the replica did not take it.
-    pub async fn notify(
-        self: &Arc<Self>,
-        replica: &Arc<Replica>,
-        session: &ClientSession,
-        method: &str,
-        params: Option<&Raw>,
-        deadline: Instant,
-    ) -> Result<(), UpstreamError> {
-        todo!()
-    }
-
-    /// Messages of a client's session that belong to no call. Opens the session
-    /// if needed; the exchange is never done.
-    ///
-    /// # Errors
-    /// When there is no such stream: [`UpstreamError::NotOffered`].
-    pub async fn session_stream(
-        self: &Arc<Self>,
-        replica: &Arc<Replica>,
-        session: &ClientSession,
-        deadline: Instant,
-    ) -> Result<Exchange, UpstreamError> {
-        todo!()
-    }
-
-    /// The replica that holds the upstream session of a client's session.
-    pub async fn bound_replica(&self, session: &Arc<str>, server: &Server) -> Option<ReplicaId> {
-        todo!()
-    }
-
-    /// Ends the upstream session of a client's session and forgets it.
-    pub async fn retire(&self, session: &Arc<str>, server: &Server) {
-        todo!()
-    }
-
-    /// Reports changes of a replica until its stream ends.
-    ///
-    /// # Errors
-    /// Why the stream ended; [`UpstreamError::NotOffered`] when there is none to have.
-    pub async fn watch(
-        self: &Arc<Self>,
-        replica: &Arc<Replica>,
-        uris: watch::Receiver<BTreeSet<String>>,
-        changes: mpsc::Sender<Change>,
-    ) -> Result<(), UpstreamError> {
-        todo!()
-    }
-
-    /// Ends pooled sessions and child processes.
-    pub async fn shutdown(&self, deadline: Instant) {
-        todo!()
-    }
 }

@@ -31,7 +31,11 @@ use tokio::{
 };
 use tower::{Service, ServiceExt as _};
 
-use crate::{http::error::RestError, lifecycle::Tasks};
+use crate::{
+    http::error::RestError,
+    lifecycle::Tasks,
+    telemetry::metrics::{Gauge, Metrics},
+};
 
 /// Smallest read buffer hyper accepts.
 const MIN_BUFFER: usize = 8 * 1024;
@@ -73,8 +77,13 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves `app` on `listener` until the node stops. Then it stops accepting,
 /// closes idle connections, waits for the others for at most
 /// [`ListenerSettings::drain`], and drops what is left.
-pub async fn serve<S>(listener: TcpListener, app: S, settings: ListenerSettings, tasks: Tasks)
-where
+pub async fn serve<S>(
+    listener: TcpListener,
+    app: S,
+    settings: ListenerSettings,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + Clone
         + Send
@@ -91,14 +100,19 @@ where
             accepted = accept(&listener), if connections.len() < settings.max_connections => accepted,
         };
         let (stream, peer) = accepted;
-        connections.spawn(connection(
+        let counted = metrics.count(Gauge::Connections);
+        let serving = connection(
             stream,
             peer,
             app.clone(),
             Arc::clone(&server),
             settings,
             graceful.watcher(),
-        ));
+        );
+        connections.spawn(async move {
+            serving.await;
+            drop(counted);
+        });
     }
     drop(listener);
     // Dropping the set afterwards ends connections that did not finish.
@@ -149,8 +163,7 @@ fn server(settings: &ListenerSettings, tasks: Tasks) -> auto::Builder<Streams> {
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(buffer)
-        .max_headers(settings.max_headers)
-        .pipeline_flush(true);
+        .max_headers(settings.max_headers);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -242,3 +255,6 @@ fn too_large(limit: usize) -> Response<Body> {
     )
     .into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,23 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::mcp::Incoming;
 use crate::{
     ids::ServerId,
     lists::Target,
-    mcp::{Raw, json::RawObject, message::Answer},
-    telemetry::metrics::{Era, Metrics, Outcome},
+    mcp::{
+        Raw,
+        envelope::TraceContext,
+        json::RawObject,
+        message::{Answer, Request},
+        method,
+    },
+    telemetry::{
+        metrics::{Era, Metrics, Outcome},
+        traces,
+    },
 };
 
 /// One request. A record that is dropped counts as a caller that went away.
@@ -21,22 +31,46 @@ pub(crate) struct Record {
     era: Era,
     begun: Instant,
     outcome: Outcome,
+    span: Span,
 }
 
 impl Record {
-    pub(crate) fn begin(incoming: &Incoming, method: &str, era: Era) -> Self {
-        let server = match &incoming.target {
-            Target::One(server) => Some(server.id.clone()),
-            Target::All => None,
+    /// A request that has been read, in the trace its sender named.
+    pub(crate) fn begin(
+        incoming: &Incoming,
+        request: &Request<'_>,
+        era: Era,
+        trace: &TraceContext,
+    ) -> Self {
+        let (server, route) = match &incoming.target {
+            Target::One(server) => (Some(server.id.clone()), "/mcp/{server}"),
+            Target::All => (None, "/mcp"),
         };
+        let span = traces::request_span("POST", route, trace);
+        if !span.is_disabled() {
+            let params = request
+                .params
+                .and_then(|params| RawObject::parse(params).ok());
+            let name = params
+                .as_ref()
+                .zip(method::name_param(&request.method))
+                .and_then(|(params, name)| params.get_str(name));
+            traces::describe(&span, server.as_ref(), &request.method, name.as_deref());
+        }
         Self {
             metrics: Arc::clone(&incoming.gateway.metrics),
             server,
-            method: method.to_owned(),
+            method: request.method.to_string(),
             era,
             begun: Instant::now(),
             outcome: Outcome::Cancelled,
+            span,
         }
+    }
+
+    /// The span of the request, to work in.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// The request goes to this server.
@@ -74,6 +108,7 @@ fn is_tool_error(result: &Raw) -> bool {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        traces::finish(&self.span, self.outcome);
         self.metrics.request(
             self.server.as_ref(),
             &self.method,

@@ -143,7 +143,8 @@ mod tests {
 
         #[test]
         fn no_input_takes_long(template in "[{}a+*?/]{0,200}", uri in "[a/?]{0,400}") {
-            matches(&template, &uri);
+            // Either answer will do, as long as there is one.
+            let _answer = matches(&template, &uri);
         }
     }
 }

@@ -4,6 +4,7 @@
     reason = "tests spawn tasks and measure time as they like"
 )]
 
+mod cli;
 mod redis;
 mod store;
 mod support;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream as streams};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     Incoming, about, fail,
@@ -41,7 +42,10 @@ use crate::{
     },
     servers::Server,
     session::{Hello, Session},
-    telemetry::metrics::{Era, Outcome},
+    telemetry::{
+        metrics::{Era, Outcome},
+        traces,
+    },
     upstream::ClientSession,
 };
 
@@ -124,7 +128,12 @@ pub(crate) async fn session(incoming: &Incoming) -> Result<Arc<Session>, Respons
 
 /// `initialize`: answers from the cache and hands out a session id.
 pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Response<Body> {
-    let record = Record::begin(incoming, &request.method, Era::Legacy);
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Legacy,
+        &trace(incoming, request.params),
+    );
     let hello = match hello(incoming, request.params) {
         Ok(hello) => hello,
         Err(error) => {
@@ -361,7 +370,24 @@ pub(crate) async fn work(
     session: &Arc<Session>,
     request: &Request<'_>,
 ) -> Work {
-    let mut record = Record::begin(incoming, &request.method, Era::Legacy);
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Legacy,
+        &trace(incoming, request.params),
+    );
+    let span = record.span();
+    work_on(incoming, session, request, record)
+        .instrument(span)
+        .await
+}
+
+async fn work_on(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+    mut record: Record,
+) -> Work {
     match answer_here(incoming, session, request).await {
         Some(answer) => {
             record.answered(&answer);
@@ -567,7 +593,7 @@ async fn call(
         // A legacy client that sets no level gets what the server sends.
         log_level: Some(session.log_level().unwrap_or(LogLevel::Debug)),
         progress_token: envelope::progress_token(request.params),
-        trace: trace(incoming, request.params),
+        trace: traces::outgoing(&trace(incoming, request.params)),
         headers,
         session: Some(upstream_session(incoming, session)),
     })

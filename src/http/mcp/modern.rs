@@ -4,6 +4,7 @@ use axum::body::Body;
 use futures_util::{StreamExt as _, stream as streams};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     Incoming, about, fail, listen, no_place, refusal,
@@ -34,7 +35,10 @@ use crate::{
         Call,
         modern::{Flow, Item},
     },
-    telemetry::metrics::{Era, Outcome},
+    telemetry::{
+        metrics::{Era, Outcome},
+        traces,
+    },
 };
 
 /// Answers a request. `version` is what its envelope names.
@@ -43,8 +47,17 @@ pub(crate) async fn answer(
     request: &Request<'_>,
     version: &str,
 ) -> Response<Body> {
-    let record = Record::begin(incoming, &request.method, Era::Modern);
-    match serve(incoming, request, version, record).await {
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Modern,
+        &trace(incoming, request.params),
+    );
+    let span = record.span();
+    match serve(incoming, request, version, record)
+        .instrument(span)
+        .await
+    {
         Ok(response) => response,
         Err(failure) => fail(&request.id, &failure),
     }
@@ -229,7 +242,7 @@ impl Modern<'_> {
             capabilities: self.envelope.capabilities.clone(),
             log_level: self.envelope.log_level,
             progress_token: envelope::progress_token(params),
-            trace: trace(incoming, params),
+            trace: traces::outgoing(&trace(incoming, params)),
             headers,
             session: None,
         };
