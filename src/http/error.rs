@@ -178,6 +178,8 @@ impl From<ListError> for RestError {
             | ListError::Answered { .. }
             | ListError::Malformed { .. }
             | ListError::TooLong { .. }
+        | ListError::Unreadable { .. }
+            | ListError::Unreadable { .. }
             | ListError::TimedOut { .. }
             | ListError::Busy { .. } => Self::blamed(&list_blame(&error), list_message(&error)),
         }
@@ -257,6 +259,7 @@ pub fn list_failure(error: &ListError, era: Era) -> RpcFailure {
         ListError::Upstream { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
+        | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
         | ListError::Busy { .. } => internal(&list_blame(error), list_message(error)),
     }
@@ -325,6 +328,7 @@ fn list_blame(error: &ListError) -> Blame {
         ListError::Answered { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
+        | ListError::Unreadable { .. }
         | ListError::BadCursor(_) => Blame::bad_gateway(),
     }
 }
@@ -366,6 +370,7 @@ fn list_message(error: &ListError) -> String {
         | ListError::Answered { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
+        | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
         | ListError::Busy { .. } => error.to_string(),
     }

@@ -55,6 +55,14 @@ pub enum ListError {
         /// The configuration key that says so.
         setting: &'static str,
     },
+    /// What was fetched cannot be read back.
+    #[error("the answer for {what} cannot be read: {why}")]
+    Unreadable {
+        /// What was asked of whom.
+        what: String,
+        /// Why not.
+        why: String,
+    },
     /// Nobody brought an answer in time.
     #[error("no answer for {what} within the deadline")]
     TimedOut {
@@ -87,6 +95,7 @@ impl ListError {
             Self::Answered { .. }
             | Self::Malformed { .. }
             | Self::TooLong { .. }
+            | Self::Unreadable { .. }
             | Self::BadCursor(_) => self.to_string(),
         }
     }
@@ -97,6 +106,7 @@ impl From<CacheError<Self>> for ListError {
         match error {
             CacheError::Fetch(error) => error,
             CacheError::TimedOut { key } => Self::TimedOut { what: key },
+            CacheError::Unreadable { key, why } => Self::Unreadable { what: key, why },
             CacheError::Busy { key } => Self::Busy { what: key },
         }
     }
