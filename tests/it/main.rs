@@ -8,3 +8,4 @@ mod cli;
 mod redis;
 mod store;
 mod support;
+mod upstream;

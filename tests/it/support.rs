@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub(crate) mod raw_server;
 pub(crate) mod redis;
 
 use std::{future::Future, time::Duration};
