@@ -178,7 +178,6 @@ impl From<ListError> for RestError {
             | ListError::Answered { .. }
             | ListError::Malformed { .. }
             | ListError::TooLong { .. }
-        | ListError::Unreadable { .. }
             | ListError::Unreadable { .. }
             | ListError::TimedOut { .. }
             | ListError::Busy { .. } => Self::blamed(&list_blame(&error), list_message(&error)),

@@ -11,3 +11,4 @@ mod cli;
 mod redis;
 mod store;
 mod support;
+mod upstream;

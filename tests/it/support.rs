@@ -5,6 +5,7 @@ pub(crate) mod deaf;
 pub(crate) mod fake_server;
 pub(crate) mod legacy_client;
 pub(crate) mod node;
+pub(crate) mod raw_server;
 pub(crate) mod redis;
 pub(crate) mod wire;
 
