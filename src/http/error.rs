@@ -179,6 +179,7 @@ impl From<ListError> for RestError {
             | ListError::Malformed { .. }
             | ListError::TooLong { .. }
             | ListError::TimedOut { .. }
+            | ListError::Unreadable { .. }
             | ListError::Busy { .. } => Self::blamed(&list_blame(&error), list_message(&error)),
         }
     }
@@ -258,6 +259,7 @@ pub fn list_failure(error: &ListError, era: Era) -> RpcFailure {
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
         | ListError::TimedOut { .. }
+        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => internal(&list_blame(error), list_message(error)),
     }
 }
@@ -322,6 +324,7 @@ fn list_blame(error: &ListError) -> Blame {
         ListError::Upstream { error, .. } => upstream_blame(error),
         ListError::TimedOut { .. } => Blame::timed_out(),
         ListError::Busy { .. } => Blame::busy(),
+        ListError::Unreadable { .. } => Blame::new(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         ListError::Answered { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
@@ -367,6 +370,7 @@ fn list_message(error: &ListError) -> String {
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
         | ListError::TimedOut { .. }
+        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => error.to_string(),
     }
 }

@@ -61,6 +61,14 @@ pub enum ListError {
         /// What was asked of whom.
         what: String,
     },
+    /// What was brought cannot be read: our own fault.
+    #[error("the answer for {what} cannot be read")]
+    Unreadable {
+        /// What was asked of whom.
+        what: String,
+        /// What is wrong with it; for the log.
+        why: String,
+    },
     /// This node runs as many fetches as it may.
     #[error("too many fetches at once; {what} was not fetched")]
     Busy {
@@ -87,6 +95,7 @@ impl ListError {
             Self::Answered { .. }
             | Self::Malformed { .. }
             | Self::TooLong { .. }
+            | Self::Unreadable { .. }
             | Self::BadCursor(_) => self.to_string(),
         }
     }
@@ -97,6 +106,7 @@ impl From<CacheError<Self>> for ListError {
         match error {
             CacheError::Fetch(error) => error,
             CacheError::TimedOut { key } => Self::TimedOut { what: key },
+            CacheError::Unreadable { key, why } => Self::Unreadable { what: key, why },
             CacheError::Busy { key } => Self::Busy { what: key },
         }
     }
