@@ -180,6 +180,7 @@ impl From<ListError> for RestError {
             | ListError::TooLong { .. }
             | ListError::Unreadable { .. }
             | ListError::TimedOut { .. }
+            | ListError::Unreadable { .. }
             | ListError::Busy { .. } => Self::blamed(&list_blame(&error), list_message(&error)),
         }
     }
@@ -260,6 +261,7 @@ pub fn list_failure(error: &ListError, era: Era) -> RpcFailure {
         | ListError::TooLong { .. }
         | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
+        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => internal(&list_blame(error), list_message(error)),
     }
 }
@@ -324,6 +326,7 @@ fn list_blame(error: &ListError) -> Blame {
         ListError::Upstream { error, .. } => upstream_blame(error),
         ListError::TimedOut { .. } => Blame::timed_out(),
         ListError::Busy { .. } => Blame::busy(),
+        ListError::Unreadable { .. } => Blame::new(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         ListError::Answered { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
@@ -371,6 +374,7 @@ fn list_message(error: &ListError) -> String {
         | ListError::TooLong { .. }
         | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
+        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => error.to_string(),
     }
 }

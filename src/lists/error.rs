@@ -69,6 +69,14 @@ pub enum ListError {
         /// What was asked of whom.
         what: String,
     },
+    /// What was brought cannot be read: our own fault.
+    #[error("the answer for {what} cannot be read")]
+    Unreadable {
+        /// What was asked of whom.
+        what: String,
+        /// What is wrong with it; for the log.
+        why: String,
+    },
     /// This node runs as many fetches as it may.
     #[error("too many fetches at once; {what} was not fetched")]
     Busy {
