@@ -1,1 +1,252 @@
-//! The command line: arguments, and the commands that talk to a node.
+//! The command line: arguments, and the commands other than `serve`.
+//!
+//! Exit codes: 0 done, 1 failed (also a tool that says `isError`, and a
+//! configuration that is wrong), 2 wrong usage.
+
+use std::{
+    io::{Write as _, stderr, stdout},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Overrides, Sources};
+
+mod call;
+mod check;
+mod client;
+mod output;
+mod views;
+mod welcome;
+
+pub use self::welcome::{Welcome, welcome};
+
+/// A gateway cluster for the Model Context Protocol.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mcp-fleet",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed (also a tool that reports an error), 2 wrong usage"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node
+    ///
+    /// Without any argument: an embedded store, http://127.0.0.1:8080 and a
+    /// built-in server named `demo`. Flags outrank the environment, which
+    /// outranks the file.
+    Serve(ServeArgs),
+    /// Validate configuration, say what is wrong and where
+    Check(CheckArgs),
+    /// What the fleet is doing
+    Status(NodeArgs),
+    /// The servers a node knows
+    Servers(NodeArgs),
+    /// The tools of a server (`*` for all servers)
+    Tools(ToolsArgs),
+    /// Call a tool
+    Call(CallArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Configuration file (.toml, .yaml or .json)
+    #[arg(long, value_name = "FILE", env = "MCP_FLEET_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Redis that nodes share
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// A server and its address; may be repeated
+    #[arg(long = "server", value_name = "NAME=URL")]
+    pub servers: Vec<String>,
+    /// Servers from a desktop client's `mcpServers` file or a registry's server.json; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub mcp_json: Vec<PathBuf>,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Configuration file (.toml, .yaml or .json)
+    #[arg(long, value_name = "FILE", env = "MCP_FLEET_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of all commands that talk to a node.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Node to talk to
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MCP_FLEET_URL",
+        default_value = DEFAULT_NODE
+    )]
+    pub node: String,
+    /// Shape of the answer
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Arguments of `tools`.
+#[derive(Debug, Args)]
+pub struct ToolsArgs {
+    /// Name of the server
+    pub server: String,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `call`.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// Name of the server
+    pub server: String,
+    /// Name of the tool
+    pub tool: String,
+    /// Arguments of the tool: a JSON object, `-` to read it from standard input
+    #[arg(value_name = "JSON")]
+    pub arguments: Option<String>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Where a node is looked for.
+pub const DEFAULT_NODE: &str = "http://127.0.0.1:8080";
+
+/// Shape of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// JSON as the node gives it
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The command line cannot mean anything.
+    #[error("{0}")]
+    Usage(String),
+    /// It was tried and went wrong.
+    #[error("{0}")]
+    Failed(String),
+    /// What went wrong has been printed already.
+    #[error("failed")]
+    Told,
+}
+
+/// Runs a command other than `serve`.
+#[must_use]
+pub fn run(command: Command, environment: Vec<(String, String)>) -> ExitCode {
+    let outcome = match command {
+        Command::Serve(_) => Err(Failure::Usage("a node is not run from here".into())),
+        Command::Check(args) => check::check(args, environment),
+        Command::Status(args) => client::run(views::status(args)),
+        Command::Servers(args) => client::run(views::servers(args)),
+        Command::Tools(args) => client::run(views::tools(args)),
+        Command::Call(args) => client::run(call::call(args)),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mcp-fleet", &mut stdout());
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !matches!(failure, Failure::Told) {
+                say_error(&failure);
+            }
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) {
+                2
+            } else {
+                1
+            })
+        }
+    }
+}
+
+/// Prints to standard output; a reader who went away is no error.
+fn say(text: &str) {
+    writeln!(stdout(), "{text}").ok();
+}
+
+fn say_error(error: &impl std::fmt::Display) {
+    writeln!(stderr(), "error: {error}").ok();
+}
+
+impl ServeArgs {
+    /// Where the node's configuration comes from.
+    #[must_use]
+    pub fn sources(self, environment: Vec<(String, String)>) -> Sources {
+        Sources {
+            file: self.config,
+            environment,
+            flags: Overrides {
+                listen: self.listen,
+                redis: self.redis,
+                servers: self.servers,
+                mcp_json: self.mcp_json,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_overrides() {
+        let cli = Cli::parse_from([
+            "mcp-fleet",
+            "serve",
+            "--listen",
+            "127.0.0.1:1",
+            "--server",
+            "a=http://a/",
+            "--server",
+            "b=http://b/",
+            "--mcp-json",
+            "x.json",
+            "--redis",
+            "redis://h",
+        ]);
+        let Command::Serve(args) = cli.command else {
+            panic!("not serve");
+        };
+        let flags = args.sources(Vec::new()).flags;
+        assert_eq!(flags.servers, ["a=http://a/", "b=http://b/"]);
+        assert_eq!(flags.listen.as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(flags.mcp_json, [PathBuf::from("x.json")]);
+    }
+}

@@ -1,1 +1,426 @@
 //! What a node is made of, and the one function that builds it.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+
+use crate::{
+    cache::{self, Cache},
+    changes::Changes,
+    config::{Config, Secret},
+    fleet::Fleet,
+    http::{
+        listener::{self, ListenerSettings},
+        mcp::{about, stream::Held},
+        router,
+    },
+    ids::{NodeId, ServerId},
+    lifecycle::Tasks,
+    lists::{self, Listing, Lists, Target},
+    mcp::{error::RpcError, seal::Sealer},
+    relay::{self, Relay},
+    servers::{Endpoint, Replica, Server, Servers},
+    session::{self, Sessions},
+    store::{
+        RecordKey, Store,
+        memory::MemoryStore,
+        redis::{RedisSettings, RedisStore},
+    },
+    telemetry::metrics::{Gauge, Metrics},
+    upstream::{self, Upstreams},
+};
+
+/// Time for the last tasks, once draining is over.
+const ENDING: Duration = Duration::from_secs(5);
+/// Header lines of one request.
+const MAX_HEADER_LINES: usize = 200;
+
+/// The parts of a node.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What the node was told.
+    pub config: Arc<Config>,
+    /// Its name.
+    pub node: NodeId,
+    /// When it started.
+    pub started: Instant,
+    /// The same on the wall clock, for display.
+    pub started_at: SystemTime,
+    /// The address it listens on.
+    pub listen: SocketAddr,
+    /// The servers it knows.
+    pub servers: Arc<Servers>,
+    /// Their lists.
+    pub lists: Arc<Lists>,
+    /// The way to them.
+    pub upstreams: Arc<Upstreams>,
+    /// Calls between clients and servers.
+    pub relay: Arc<Relay>,
+    /// Sessions of legacy clients.
+    pub sessions: Arc<Sessions>,
+    /// The state shared with other nodes.
+    pub store: Arc<dyn Store>,
+    /// What nodes tell each other.
+    pub fleet: Arc<Fleet>,
+    /// Watches of the servers.
+    pub changes: Arc<Changes>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Its tasks.
+    pub tasks: Tasks,
+    streams: Arc<Semaphore>,
+}
+
+/// A node that holds its port and serves nothing yet.
+#[derive(Debug)]
+pub struct Bound {
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+}
+
+impl Gateway {
+    /// Builds a node and binds its port. A store that does not answer is no
+    /// reason to fail.
+    ///
+    /// # Errors
+    /// When the port is taken or a setting cannot be used.
+    pub async fn build(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Bound> {
+        let config = Arc::new(config);
+        let tasks = Tasks::new();
+        let node = config
+            .node
+            .name
+            .as_deref()
+            .map_or_else(NodeId::random, NodeId::named);
+        let store = open_store(&config, &tasks).await?;
+        let sealer = sealer(&config, &store).await;
+        let servers = Arc::new(Servers::new(known_servers(&config)?));
+        let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
+        let upstreams = Upstreams::new(
+            upstream_settings(&config),
+            Arc::clone(&store),
+            tasks.clone(),
+            Arc::clone(&metrics),
+        );
+        let cache: Arc<Cache<Listing>> =
+            Cache::new(Arc::clone(&store), cache_settings(&config), tasks.clone());
+        let lists = Arc::new(Lists::new(
+            Arc::clone(&upstreams),
+            Arc::clone(&servers),
+            Arc::clone(&cache),
+            sealer.clone(),
+            lists::Settings::new(&config.cache, &config.limits, about::gateway_info()),
+            Arc::clone(&metrics),
+        ));
+        let sealer = Arc::new(sealer);
+        let relay = Arc::new(Relay::new(
+            relay_settings(&config),
+            Arc::clone(&upstreams),
+            Arc::clone(&sealer),
+            Arc::clone(&store),
+            Arc::clone(&fleet),
+            tasks.clone(),
+            Arc::clone(&metrics),
+        ));
+        let sessions = Arc::new(Sessions::new(
+            session_settings(&config),
+            sealer,
+            Arc::clone(&store),
+            Arc::clone(&fleet),
+        ));
+        let changes = Changes::new(
+            Arc::clone(&upstreams),
+            Arc::clone(&lists),
+            Arc::clone(&fleet),
+            tasks.clone(),
+            Arc::clone(&metrics),
+        );
+        let address = config.node.listen;
+        let listener = listener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}; node.listen or --listen choose another address")
+        })?;
+        let gateway = Arc::new(Self {
+            listen: listener.local_addr()?,
+            streams: Arc::new(Semaphore::new(config.limits.streams)),
+            config,
+            node,
+            started: Instant::now(),
+            started_at: wall_clock(),
+            servers,
+            lists,
+            upstreams,
+            relay,
+            sessions,
+            store,
+            fleet,
+            changes,
+            metrics,
+            tasks,
+        });
+        gateway.start(cache);
+        Ok(Bound { gateway, listener })
+    }
+
+    /// Starts the tasks that listen to other nodes.
+    fn start(self: &Arc<Self>, cache: Arc<Cache<Listing>>) {
+        let ending = self.tasks.ending().clone();
+        self.tasks.spawn("cache", cache.follow(ending));
+        let fleet = Arc::clone(&self.fleet);
+        self.until_ending("fleet", async move { fleet.follow().await });
+        let sessions = Arc::clone(&self.sessions);
+        self.until_ending("sessions", async move { sessions.follow().await });
+        let relay = Arc::clone(&self.relay);
+        self.until_ending("relay", async move { relay.follow().await });
+    }
+
+    fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let ending = self.tasks.ending().clone();
+        self.tasks.spawn(name, async move {
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Sees to it that changes of the servers at an endpoint are noticed.
+    pub(crate) fn watch(&self, target: &Target) {
+        match target {
+            Target::One(server) => self.changes.watch(server),
+            Target::All => self
+                .servers
+                .all()
+                .iter()
+                .for_each(|server| self.changes.watch(server)),
+        }
+    }
+
+    /// A place among the streams this node may have open.
+    pub(crate) fn stream_place(&self) -> Result<Held, RpcError> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            RpcError::internal("this node has as many streams open as it may (limits.streams)")
+        })?;
+        Ok(Held {
+            _permit: permit,
+            _counted: self.metrics.count(Gauge::Streams),
+        })
+    }
+}
+
+impl Bound {
+    /// The node.
+    #[must_use]
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Serves until the node is told to stop, by a signal or by a task that
+    /// failed; then drains and ends.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let gateway = self.gateway;
+        let tasks = gateway.tasks.clone();
+        let served = Arc::new(Notify::new());
+        let done = Arc::clone(&served);
+        let app = router::router(&gateway);
+        let serving = listener::serve(
+            self.listener,
+            app,
+            listener_settings(&gateway.config),
+            tasks.clone(),
+            Arc::clone(&gateway.metrics),
+        );
+        tasks.spawn_brief(async move {
+            serving.await;
+            done.notify_one();
+        });
+        told_to_stop(&tasks).await?;
+        tracing::info!(node = %gateway.node, "draining");
+        tasks.stop();
+        served.notified().await;
+        gateway.upstreams.shutdown(Instant::now() + ENDING).await;
+        if tokio::time::timeout(ENDING, tasks.finished())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some tasks did not end in time");
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "only shown to people")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+async fn told_to_stop(tasks: &Tasks) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot receive SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = tasks.stopping().cancelled() => {}
+    }
+    Ok(())
+}
+
+async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn Store>> {
+    let Some(redis) = &config.redis else {
+        return Ok(Arc::new(MemoryStore::new()));
+    };
+    let settings = RedisSettings {
+        prefix: redis.prefix.clone(),
+        connect_timeout: redis.connect_timeout,
+        command_timeout: redis.command_timeout,
+        ..RedisSettings::new(redis.url.reveal())
+    };
+    Ok(Arc::new(RedisStore::connect(settings, tasks).await?))
+}
+
+/// What seals tokens: the configured secret, or one that the first node made
+/// and the store keeps. While the store does not answer a node without a
+/// configured secret makes tokens that only itself can open.
+async fn sealer(config: &Config, store: &Arc<dyn Store>) -> Sealer {
+    let key = match &config.node.secret {
+        Some(secret) => key_of(secret),
+        None => shared_key(store).await,
+    };
+    let previous = config.node.previous_secret.as_ref().map(key_of);
+    Sealer::new(&key).with_previous(previous.iter())
+}
+
+fn key_of(secret: &Secret) -> [u8; 32] {
+    Sha256::digest(secret.reveal()).into()
+}
+
+async fn shared_key(store: &Arc<dyn Store>) -> [u8; 32] {
+    let own: [u8; 32] = rand::random();
+    match store
+        .put_if_absent(&RecordKey::Secret, own.to_vec().into(), None)
+        .await
+    {
+        Ok(kept) => <[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()),
+        Err(error) => {
+            tracing::warn!(%error, "sessions of this node are its own: set node.secret to share them while the store is away");
+            own
+        }
+    }
+}
+
+fn known_servers(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {
+    let mut servers: Vec<_> = config
+        .servers
+        .iter()
+        .map(|server| {
+            let replica = |replica: &crate::config::ReplicaConfig| {
+                let built =
+                    Replica::new(server.id.clone(), replica.endpoint.clone(), replica.weight);
+                Arc::new(built.with_headers(server.headers.clone()))
+            };
+            let replicas = server.replicas.iter().map(replica).collect();
+            Arc::new(Server::new(
+                server.id.clone(),
+                replicas,
+                server.balance,
+                server.timeout,
+                server.origin,
+            ))
+        })
+        .collect();
+    let demo = ServerId::try_from("demo")?;
+    if config.node.demo && servers.iter().all(|server| server.id != demo) {
+        let replica = Arc::new(Replica::new(demo.clone(), Endpoint::Demo, 1));
+        let timeout = Duration::from_secs(30);
+        servers.push(Arc::new(Server::new(
+            demo,
+            vec![replica],
+            crate::balance::Policy::default(),
+            timeout,
+            "built-in",
+        )));
+    }
+    Ok(servers)
+}
+
+fn cache_settings(config: &Config) -> cache::Settings {
+    let cache = &config.cache;
+    cache::Settings {
+        l1_bytes: cache.memory,
+        min_fresh: cache.min_fresh,
+        max_fresh: cache.max_fresh,
+        lock_ttl: cache.lock_ttl,
+        fetch_limit: cache.fetch_timeout,
+        early_refresh: cache.early_refresh,
+        retry_first: cache.retry_min,
+        retry_stale: cache.retry_max,
+        ..cache::Settings::default()
+    }
+}
+
+fn upstream_settings(config: &Config) -> upstream::Settings {
+    let upstream = &config.upstream;
+    upstream::Settings {
+        connect_timeout: upstream.connect_timeout,
+        pool_idle: upstream.connection_idle,
+        max_idle_per_host: upstream.idle_connections,
+        verdict_horizon: upstream.version_ttl,
+        probe_timeout: upstream.probe_timeout,
+        sessions_per_replica: upstream.sessions,
+        processes_per_replica: upstream.sessions,
+        dedicated_sessions: config.limits.sessions,
+        session_idle: upstream.session_idle,
+        max_message_bytes: config.limits.message,
+        client_info: about::gateway_info(),
+        keep_dedicated: config.redis.is_some(),
+    }
+}
+
+fn relay_settings(config: &Config) -> relay::Settings {
+    let limits = &config.limits;
+    relay::Settings {
+        max_duration: limits.call,
+        answer_timeout: limits.wait,
+        max_rounds: limits.rounds,
+        max_parked: limits.waiting,
+        max_events: limits.stream_events,
+        events_ttl: limits.stream_ttl,
+        stream_retry: Duration::from_secs(5),
+        server_info: about::gateway_info(),
+    }
+}
+
+fn session_settings(config: &Config) -> session::Settings {
+    let limits = &config.limits;
+    session::Settings {
+        max_age: limits.session_max_age,
+        idle: limits.session_idle,
+        remembered: limits.sessions as u64,
+        max_subscriptions: limits.subscriptions,
+    }
+}
+
+fn listener_settings(config: &Config) -> ListenerSettings {
+    let limits = &config.limits;
+    ListenerSettings {
+        max_connections: limits.connections,
+        max_header_bytes: limits.headers,
+        max_headers: MAX_HEADER_LINES,
+        header_timeout: limits.header_timeout,
+        max_http2_streams: limits.http2_streams,
+        drain: config.node.drain,
+    }
+}

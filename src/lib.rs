@@ -9,8 +9,10 @@
 
 pub mod balance;
 pub mod cache;
+pub mod changes;
 pub mod cli;
 pub mod config;
+pub mod fleet;
 pub mod gateway;
 pub mod http;
 pub mod ids;

@@ -10,6 +10,7 @@ use tracing::{Instrument, info_span};
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     stopping: CancellationToken,
+    ending: CancellationToken,
     tracker: TaskTracker,
 }
 
@@ -20,10 +21,18 @@ impl Tasks {
         Self::default()
     }
 
-    /// Cancelled when the node begins to stop. Every long-lived task waits on it.
+    /// Cancelled when the node begins to stop: no new work. Every long-lived
+    /// task waits on it.
     #[must_use]
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
+    }
+
+    /// Cancelled when the time for draining is over: what still runs ends now.
+    /// Tasks that carry a client's call wait on this one.
+    #[must_use]
+    pub fn ending(&self) -> &CancellationToken {
+        &self.ending
     }
 
     /// Runs a task that lives as long as the node. If it ends or panics before
@@ -59,8 +68,10 @@ impl Tasks {
         self.stopping.cancel();
     }
 
-    /// Waits until every task has ended.
+    /// Ends what draining did not, and waits until every task has ended.
     pub async fn finished(&self) {
+        self.stopping.cancel();
+        self.ending.cancel();
         self.tracker.close();
         self.tracker.wait().await;
     }

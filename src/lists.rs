@@ -1,1 +1,544 @@
 //! The lists of servers: fetched whole, cached, served in pages, merged.
+//!
+//! `fetch` brings a list from a server, `catalogue` is what is cached of it,
+//! `page` what a client gets, `merged` the lists of all servers as one.
+//! `discovery` and `read` are the two other answers that may be kept. How long
+//! and for whom is the cache's affair ([`crate::cache`]), which replica is
+//! asked the server's ([`crate::servers`]).
+
+mod catalogue;
+mod discovery;
+mod error;
+mod fetch;
+mod items;
+mod listing;
+mod lookup;
+mod merged;
+mod page;
+mod read;
+#[cfg(test)]
+mod tests;
+mod uri_template;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+pub use self::{
+    catalogue::{Annotations, Catalogue, Tool},
+    discovery::Document,
+    error::ListError,
+    fetch::Bounds,
+    items::Items,
+    listing::Listing,
+    page::{ListPage, ListResult, MISSING, Missing},
+    read::{Read, ReadResult},
+};
+use self::{
+    fetch::{Fetcher, Wanted},
+    merged::{Merger, Part, Parts},
+    page::{Keeping, Place, Source},
+};
+use crate::{
+    cache::{Cache, CacheKey, CacheStatus, Durations, Fetch, Scope, Served, Subject},
+    config,
+    fleet::Change,
+    ids::{Principal, ServerId},
+    mcp::{
+        Raw,
+        capabilities::ClientCapabilities,
+        method::{self, ListKind},
+        seal::Sealer,
+        version::Era,
+    },
+    servers::{Server, Servers},
+    telemetry::metrics::Metrics,
+    upstream::Upstreams,
+};
+
+/// Bytes of all pages of one list.
+const MAX_LIST_BYTES: usize = 64 << 20;
+
+/// How lists are fetched and served.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long lists may be served.
+    pub durations: Durations,
+    /// Items per page sent to clients.
+    pub page_size: usize,
+    /// How long a merged list waits for each server.
+    pub list_deadline: Duration,
+    /// How much of one list is taken.
+    pub bounds: Bounds,
+    /// Who answers for merged lists and for a server that does not say who it is.
+    pub server_info: Arc<Raw>,
+}
+
+impl Settings {
+    /// From the node's configuration.
+    #[must_use]
+    pub fn new(cache: &config::Cache, limits: &config::Limits, server_info: Box<Raw>) -> Self {
+        Self {
+            server_info: server_info.into(),
+            durations: cache.lists,
+            page_size: cache.page_size.max(1),
+            list_deadline: cache.list_deadline,
+            bounds: Bounds {
+                pages: limits.list_pages,
+                items: limits.list_items,
+                bytes: MAX_LIST_BYTES,
+                time: cache.fetch_timeout,
+            },
+        }
+    }
+}
+
+/// On whose behalf a list is asked for.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The authorization context.
+    pub principal: Principal,
+    /// What the client declared.
+    pub capabilities: ClientCapabilities,
+}
+
+impl Caller {
+    /// A caller without a conversation: REST, batches, the node itself.
+    #[must_use]
+    pub fn plain(principal: Principal) -> Self {
+        Self {
+            principal,
+            capabilities: ClientCapabilities::none(),
+        }
+    }
+}
+
+/// Whose list is asked for.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// One server's, as it is.
+    One(Arc<Server>),
+    /// All servers', merged.
+    All,
+}
+
+/// Serves the lists of all servers.
+#[derive(Debug)]
+pub struct Lists {
+    upstreams: Arc<Upstreams>,
+    servers: Arc<Servers>,
+    cache: Arc<Cache<Listing>>,
+    sealer: Sealer,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    merger: Merger,
+    /// Resources whose server does not allow them to be kept, so that reading
+    /// them takes the direct way.
+    not_kept: moka::sync::Cache<(ServerId, String), ()>,
+}
+
+impl Lists {
+    /// Lists over `cache`; nothing is fetched yet.
+    #[must_use]
+    pub fn new(
+        upstreams: Arc<Upstreams>,
+        servers: Arc<Servers>,
+        cache: Arc<Cache<Listing>>,
+        sealer: Sealer,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            upstreams,
+            servers,
+            cache,
+            sealer,
+            settings,
+            metrics,
+            merger: Merger::new(),
+            not_kept: moka::sync::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(Duration::from_secs(600))
+                .build(),
+        }
+    }
+
+    /// A page of a list.
+    ///
+    /// # Errors
+    /// [`ListError::BadCursor`] when the cursor is not of this list as it is
+    /// now; the others when one server is asked for and has no answer. A
+    /// merged list names such servers instead.
+    pub async fn page(
+        &self,
+        target: &Target,
+        kind: ListKind,
+        caller: &Caller,
+        cursor: Option<&str>,
+        deadline: Instant,
+    ) -> Result<ListPage, ListError> {
+        self.serve(
+            target,
+            kind,
+            caller,
+            deadline,
+            cursor,
+            self.settings.page_size,
+        )
+        .await
+    }
+
+    /// A whole list on one page.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page).
+    pub async fn whole(
+        &self,
+        target: &Target,
+        kind: ListKind,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<ListPage, ListError> {
+        self.serve(target, kind, caller, deadline, None, usize::MAX)
+            .await
+    }
+
+    async fn serve(
+        &self,
+        target: &Target,
+        kind: ListKind,
+        caller: &Caller,
+        deadline: Instant,
+        cursor: Option<&str>,
+        size: usize,
+    ) -> Result<ListPage, ListError> {
+        let place = |server, generation| Place {
+            kind,
+            server,
+            principal: &caller.principal,
+            sealer: &self.sealer,
+            generation,
+        };
+        let page = match target {
+            Target::One(server) => {
+                let part = self.catalogue(server, kind, caller, deadline).await?;
+                let keeping = keeping(&part.served);
+                let place = place(Some(&server.id), part.served.digest);
+                let source = Source::One(part.catalogue);
+                let (range, next_cursor) = place.run(cursor, size, source.len())?;
+                let server_info = part.document.server_info.clone().map(Arc::from);
+                ListPage {
+                    next_cursor,
+                    server_info: server_info.unwrap_or_else(|| self.server_info()),
+                    ..ListPage::new(kind, source, range, keeping, self.server_info())
+                }
+            }
+            Target::All => {
+                let parts = self.parts(kind, caller, deadline).await;
+                let merged = self.merger.merge(kind, &parts);
+                let place = place(None, merged.generation());
+                let source = Source::All(merged);
+                let (range, next_cursor) = place.run(cursor, size, source.len())?;
+                let keeping = parts.keeping();
+                ListPage {
+                    next_cursor,
+                    missing: parts.missing,
+                    ..ListPage::new(kind, source, range, keeping, self.server_info())
+                }
+            }
+        };
+        self.metrics.cache(kind.method(), page.status);
+        Ok(page)
+    }
+
+    /// What a server says of itself.
+    ///
+    /// # Errors
+    /// When it cannot be asked and nothing is kept of it.
+    pub async fn discovery(
+        &self,
+        server: &Arc<Server>,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<Served<Document>, ListError> {
+        let key = document_key(server, caller);
+        let fetch = self.fetch(server, caller, Wanted::Document);
+        let served = self
+            .cache
+            .get(&key, &self.settings.durations, fetch, deadline)
+            .await?;
+        self.metrics.cache(method::DISCOVER, served.status);
+        document(server, &served)
+    }
+
+    /// Reads a resource from the cache, when the request and the server allow
+    /// it. `None`: the caller has to ask the server itself.
+    ///
+    /// # Errors
+    /// When the server was asked and has no answer.
+    pub async fn read(
+        &self,
+        server: &Arc<Server>,
+        caller: &Caller,
+        params: &Raw,
+        deadline: Instant,
+    ) -> Result<Option<Read>, ListError> {
+        let Some(uri) = read::plain_uri(params) else {
+            return Ok(None);
+        };
+        let slot = (server.id.clone(), uri);
+        if self.not_kept.contains_key(&slot) {
+            return Ok(None);
+        }
+        let description = self.description(server, caller, deadline).await?;
+        if description.version.era() == Era::Legacy {
+            return Ok(None);
+        }
+        let wanted = Wanted::Resource {
+            params: params.to_owned(),
+        };
+        let fetch = self.fetch(server, caller, wanted);
+        let variant = variant(Era::Modern, &caller.capabilities);
+        let (id, method) = (&server.id, method::RESOURCES_READ);
+        let key = CacheKey::new(id, method, Some(&slot.1), &variant, caller.principal);
+        let served = self
+            .cache
+            .get(&key, &self.settings.durations, fetch, deadline)
+            .await?;
+        self.metrics.cache(method, served.status);
+        let Listing::Read(read) = &*served.value else {
+            return Err(foreign(server, method));
+        };
+        if served.status == CacheStatus::Bypass {
+            self.not_kept.insert(slot, ());
+        }
+        let keeping = keeping(&served);
+        Ok(Some(Read {
+            result: read.with_hints(keeping.ttl, keeping.public),
+            upstream: read.upstream,
+            status: served.status,
+        }))
+    }
+
+    /// A change was reported: what it makes out of date is not served as fresh
+    /// any more, on any node.
+    pub async fn invalidate(&self, server: &ServerId, change: &Change) {
+        let subject = |method, uri| Subject {
+            server: server.clone(),
+            method,
+            uri,
+        };
+        match change {
+            Change::Tools => {
+                self.cache
+                    .invalidate(&subject(method::TOOLS_LIST, None))
+                    .await
+            }
+            Change::Prompts => {
+                self.cache
+                    .invalidate(&subject(method::PROMPTS_LIST, None))
+                    .await
+            }
+            Change::Resources => {
+                for method in [method::RESOURCES_LIST, method::RESOURCES_TEMPLATES_LIST] {
+                    self.cache.invalidate(&subject(method, None)).await;
+                }
+            }
+            Change::Resource { uri } => {
+                let subject = subject(method::RESOURCES_READ, Some(uri.clone()));
+                self.cache.invalidate(&subject).await;
+            }
+        }
+    }
+
+    /// Everything kept of a server is out of date: its changes may have gone
+    /// unnoticed.
+    pub async fn invalidate_all(&self, server: &ServerId) {
+        let lists = ListKind::ALL.map(ListKind::method);
+        for method in lists.into_iter().chain([method::RESOURCES_READ]) {
+            let subject = Subject {
+                server: server.clone(),
+                method,
+                uri: None,
+            };
+            self.cache.invalidate(&subject).await;
+        }
+    }
+
+    /// One server's list, from the cache or fetched.
+    async fn catalogue(
+        &self,
+        server: &Arc<Server>,
+        kind: ListKind,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<Part, ListError> {
+        let description = self.description(server, caller, deadline).await?;
+        let era = description.version.era();
+        let key = list_key(server, kind, era, caller);
+        let fetch = self.fetch(server, caller, Wanted::List(kind));
+        let served = self
+            .cache
+            .get(&key, &self.settings.durations, fetch, deadline)
+            .await?;
+        let part = as_part(server, kind, served, description)?;
+        if part.catalogue.upstream().era() != era {
+            // The server changed its era: what was known of it is wrong.
+            let subject = Subject {
+                server: server.id.clone(),
+                method: method::DISCOVER,
+                uri: None,
+            };
+            self.cache.invalidate(&subject).await;
+        }
+        Ok(part)
+    }
+
+    /// The servers' parts of a merged list, asked for at the same time.
+    async fn parts(&self, kind: ListKind, caller: &Caller, deadline: Instant) -> Parts {
+        let servers = self.servers.all();
+        let deadline = self.part_deadline(deadline);
+        let asked = servers
+            .iter()
+            .map(|server| self.part(server, kind, caller, deadline));
+        let mut parts = Parts::default();
+        let answers = futures_util::future::join_all(asked).await;
+        for (server, answer) in servers.iter().zip(answers) {
+            match answer {
+                Ok(Some(part)) => parts.present.push(part),
+                Ok(None) => {}
+                Err(error) if error.is_not_offered() => {}
+                Err(error) => parts.missing.push(absent(&server.id, &error)),
+            }
+        }
+        parts
+    }
+
+    /// One server's part; `None` when it has no such list.
+    async fn part(
+        &self,
+        server: &Arc<Server>,
+        kind: ListKind,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<Option<Part>, ListError> {
+        let description = self.description(server, caller, deadline).await?;
+        if !description.capabilities.has_list(kind) {
+            return Ok(None);
+        }
+        self.catalogue(server, kind, caller, deadline)
+            .await
+            .map(Some)
+    }
+
+    /// What is known of a server at any age that may be served, fetched when
+    /// nothing is.
+    async fn description(
+        &self,
+        server: &Arc<Server>,
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Result<Arc<Document>, ListError> {
+        if let Some(served) = self.cache.peek(&document_key(server, caller)) {
+            return document(server, &served).map(|served| served.value);
+        }
+        let served = self.discovery(server, caller, deadline).await?;
+        Ok(served.value)
+    }
+
+    fn server_info(&self) -> Arc<Raw> {
+        Arc::clone(&self.settings.server_info)
+    }
+
+    fn part_deadline(&self, deadline: Instant) -> Instant {
+        deadline.min(Instant::now() + self.settings.list_deadline)
+    }
+
+    /// A fetch that can outlive the request that wants it.
+    fn fetch(&self, server: &Arc<Server>, caller: &Caller, wanted: Wanted) -> Fetch<ListError> {
+        let fetcher = Fetcher {
+            upstreams: Arc::clone(&self.upstreams),
+            server: Arc::clone(server),
+            capabilities: caller.capabilities.clone(),
+            bounds: self.settings.bounds,
+            wanted,
+        };
+        Arc::new(move || Box::pin(fetcher.clone().fetch()))
+    }
+}
+
+fn document_key(server: &Server, caller: &Caller) -> CacheKey {
+    CacheKey::new(&server.id, method::DISCOVER, None, "", caller.principal)
+}
+
+fn list_key(server: &Server, kind: ListKind, era: Era, caller: &Caller) -> CacheKey {
+    let variant = variant(era, &caller.capabilities);
+    CacheKey::new(&server.id, kind.method(), None, &variant, caller.principal)
+}
+
+/// What a server may answer differently for: legacy servers learn all the
+/// capabilities when a session is opened, modern ones may only let their lists
+/// depend on extensions.
+fn variant(era: Era, capabilities: &ClientCapabilities) -> String {
+    match era {
+        Era::Legacy => format!("legacy {}", capabilities.fingerprint()),
+        Era::Modern => format!("modern {}", capabilities.extensions().join(" ")),
+    }
+}
+
+fn keeping<V>(served: &Served<V>) -> Keeping {
+    Keeping {
+        ttl: served.remaining,
+        public: served.scope == Scope::Public,
+        status: served.status,
+    }
+}
+
+fn absent(server: &ServerId, error: &ListError) -> Missing {
+    tracing::debug!(%server, %error, "a server is missing from a merged list");
+    Missing {
+        server: server.to_string(),
+        reason: error.reason(),
+    }
+}
+
+/// Entries of different methods have different keys, so another kind of value
+/// under this one was written by something else.
+fn as_part(
+    server: &Server,
+    kind: ListKind,
+    served: Served<Listing>,
+    document: Arc<Document>,
+) -> Result<Part, ListError> {
+    match &*served.value {
+        Listing::Catalogue(catalogue) => Ok(Part {
+            catalogue: Arc::clone(catalogue),
+            document,
+            served,
+        }),
+        Listing::Document(_) | Listing::Read(_) => Err(foreign(server, kind.method())),
+    }
+}
+
+fn document(server: &Server, served: &Served<Listing>) -> Result<Served<Document>, ListError> {
+    match &*served.value {
+        Listing::Document(document) => Ok(Served {
+            value: Arc::clone(document),
+            status: served.status,
+            remaining: served.remaining,
+            age: served.age,
+            scope: served.scope,
+            generation: served.generation,
+            digest: served.digest,
+        }),
+        Listing::Catalogue(_) | Listing::Read(_) => Err(foreign(server, method::DISCOVER)),
+    }
+}
+
+fn foreign(server: &Server, method: &'static str) -> ListError {
+    ListError::Malformed {
+        server: server.id.clone(),
+        method,
+        why: "the store holds something else under its key".to_owned(),
+    }
+}

@@ -7,16 +7,17 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
-    balance::Policy,
+    balance::{self, Candidate, Policy},
     ids::{ReplicaId, ServerId},
 };
 
@@ -33,6 +34,77 @@ pub struct Server {
     pub timeout: Duration,
     /// Where the definition came from, for people: `config`, `--server`, `built-in`.
     pub origin: &'static str,
+    turn: AtomicUsize,
+}
+
+impl Server {
+    /// A server nobody has called yet.
+    #[must_use]
+    pub fn new(
+        id: ServerId,
+        replicas: Vec<Arc<Replica>>,
+        balance: Policy,
+        timeout: Duration,
+        origin: &'static str,
+    ) -> Self {
+        Self {
+            id,
+            replicas,
+            balance,
+            timeout,
+            origin,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The replica the next request goes to, leaving out those already `tried`.
+    #[must_use]
+    pub fn pick(&self, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        if tried.is_empty() && self.replicas.len() == 1 {
+            return self.replicas.first().cloned();
+        }
+        let open: Vec<_> = self
+            .replicas
+            .iter()
+            .filter(|replica| !tried.contains(&replica.id))
+            .collect();
+        let candidates: Vec<_> = open
+            .iter()
+            .map(|replica| Candidate {
+                in_flight: replica.in_flight(),
+                weight: replica.weight,
+            })
+            .collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let choice = balance::pick(self.balance, &candidates, turn, &mut rand::rng())?;
+        Some(Arc::clone(open[choice]))
+    }
+
+    /// The replica a client session lives on, leaving out those already
+    /// `tried`: the same on every node (rendezvous hashing, Thaler and
+    /// Ravishankar, "A Name-Based Mapping Scheme for Rendezvous").
+    #[must_use]
+    pub fn home_of(&self, session: &str, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        let open = self
+            .replicas
+            .iter()
+            .filter(|replica| !tried.contains(&replica.id));
+        let score = |replica: &&Arc<Replica>| {
+            let mut hash = Sha256::new();
+            hash.update(session);
+            hash.update(replica.id.as_str());
+            <[u8; 32]>::from(hash.finalize())
+        };
+        open.max_by_key(score).cloned()
+    }
+
+    /// The replica of that id, if it is still there.
+    #[must_use]
+    pub fn replica(&self, id: &str) -> Option<&Arc<Replica>> {
+        self.replicas
+            .iter()
+            .find(|replica| replica.id.as_str() == id)
+    }
 }
 
 /// One running copy of a server.
@@ -46,6 +118,8 @@ pub struct Replica {
     pub endpoint: Endpoint,
     /// Share of the traffic under the `weighted` policy.
     pub weight: u32,
+    /// Header lines sent with every request, the fleet's own credential among them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     in_flight: AtomicU32,
 }
 
@@ -81,8 +155,16 @@ impl Replica {
             server,
             endpoint,
             weight,
+            headers: Vec::new(),
             in_flight: AtomicU32::new(0),
         }
+    }
+
+    /// The same replica, sent these header lines with every request.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        self.headers = headers;
+        self
     }
 
     /// Requests this node has in flight to the replica.

@@ -108,8 +108,8 @@ pub enum RecordKey {
         /// The server.
         server: ServerId,
     },
-    /// A call that waits for its client's answers; the call's id.
-    Parked(Arc<str>),
+    /// The session that was opened over an HTTP+SSE stream; the stream.
+    Stream(Arc<str>),
 }
 
 /// What a stream carries.

@@ -117,7 +117,7 @@ impl RedisStore {
         );
         let connected = connections.subscriber.reconnect_rx();
         let messages = connections.subscriber.message_rx();
-        let stop = tasks.stopping().clone();
+        let stop = tasks.ending().clone();
         tasks.spawn(
             "redis subscriber",
             subscriber.run(connected, messages, stop),

@@ -461,7 +461,7 @@ async fn records_are_kept_until_their_time(store: Arc<dyn Store>) {
 }
 
 async fn a_record_is_taken_once(store: Arc<dyn Store>) {
-    let parked = RecordKey::Parked("ca11".into());
+    let parked = RecordKey::Stream("ca11".into());
     let value = Bytes::from_static(b"call");
     store
         .put(&parked, value, Some(LONG))

@@ -98,7 +98,7 @@ impl Connections {
         let mut errors = client.error_rx();
         for client in [client, &self.subscriber] {
             let client = client.clone();
-            let stop = tasks.stopping().clone();
+            let stop = tasks.ending().clone();
             tasks.spawn("redis connection", keep_connected(client, stop));
         }
         let first_attempt = async {
@@ -113,7 +113,7 @@ impl Connections {
             warn!("redis is not reachable yet, trying on");
         }
         let connections = Arc::clone(self);
-        let stop = tasks.stopping().clone();
+        let stop = tasks.ending().clone();
         tasks.spawn("redis watchdog", async move {
             connections.watch(stop, events).await
         });

@@ -103,7 +103,7 @@ impl Keys {
             RecordKey::UpstreamSession { session, server } => {
                 format!("{prefix}:session:{{{session}}}:upstream:{server}")
             }
-            RecordKey::Parked(call) => format!("{prefix}:call:{{{call}}}:parked"),
+            RecordKey::Stream(stream) => format!("{prefix}:sse:{{{stream}}}"),
         }
     }
 
@@ -164,7 +164,7 @@ mod tests {
             keys.key(Key::Record(&RecordKey::Session("5e55".into()))),
             keys.key(Key::Record(&RecordKey::Revoked("5e55".into()))),
             keys.key(Key::Record(&upstream)),
-            keys.key(Key::Record(&RecordKey::Parked("ca11".into()))),
+            keys.key(Key::Record(&RecordKey::Stream("ca11".into()))),
             keys.key(Key::Stream(&events)),
             keys.key(Key::Stream(&mailbox)),
             keys.topic(Topic::Cache),
@@ -181,7 +181,7 @@ mod tests {
             "mcp-fleet:session:{5e55}",
             "mcp-fleet:session:{5e55}:revoked",
             "mcp-fleet:session:{5e55}:upstream:demo",
-            "mcp-fleet:call:{ca11}:parked",
+            "mcp-fleet:sse:{ca11}",
             "mcp-fleet:session:{5e55}:events:get",
             "mcp-fleet:call:{ca11}:mailbox",
             "mcp-fleet:on:cache",

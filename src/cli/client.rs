@@ -1,0 +1,189 @@
+//! Talks to a node over HTTP.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::value::RawValue;
+
+use super::Failure;
+
+/// Bytes of an answer that are read.
+const MAX_ANSWER: usize = 256 << 20;
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A node, as the command line sees it.
+#[derive(Debug)]
+pub(super) struct Node {
+    base: String,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// Runs a command on a runtime of its own.
+pub(super) fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("no runtime: {error}")))?
+        .block_on(command)
+}
+
+impl Node {
+    /// Checks the address; dials nothing yet.
+    pub(super) fn at(url: &str) -> Result<Self, Failure> {
+        let is_http = url::Url::parse(url)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !is_http {
+            return Err(Failure::Usage(format!(
+                "expected the address of a node such as {}, found {url:?}",
+                super::DEFAULT_NODE
+            )));
+        }
+        let mut plain = HttpConnector::new();
+        plain.enforce_http(false);
+        plain.set_connect_timeout(Some(CONNECT));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+            .map_err(|error| Failure::Failed(format!("TLS: {error}")))?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(plain);
+        Ok(Self {
+            base: url.trim_end_matches('/').to_owned(),
+            client: Client::builder(TokioExecutor::new()).build(connector),
+        })
+    }
+
+    /// Asks for a document.
+    pub(super) async fn get(&self, path: &str) -> Result<Box<RawValue>, Failure> {
+        let limit = Duration::from_secs(60);
+        self.exchange(Method::GET, path, Bytes::new(), limit).await
+    }
+
+    /// Sends a document and waits for the answer; a call may take its time.
+    pub(super) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
+        let limit = Duration::from_secs(3600);
+        self.exchange(Method::POST, path, body.into(), limit).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Box<RawValue>, Failure> {
+        let uri: Uri = format!("{}{path}", self.base)
+            .parse()
+            .map_err(|_| Failure::Usage(format!("{}{path} is not an address", self.base)))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let answer = tokio::time::timeout(limit, self.send(request)).await;
+        let (status, bytes) = answer.map_err(|_| {
+            Failure::Failed(format!("{} did not answer within {limit:?}", self.base))
+        })??;
+        if !status.is_success() {
+            return Err(Failure::Failed(refusal(status, &bytes)));
+        }
+        serde_json::from_slice(&bytes).map_err(|_| {
+            Failure::Failed(format!(
+                "{} answered something that is not JSON: is it an mcp-fleet node?",
+                self.base
+            ))
+        })
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
+        let response = self.client.request(request).await.map_err(|error| {
+            Failure::Failed(if error.is_connect() {
+                self.unreachable(&error)
+            } else {
+                format!("{} went away in mid-answer: {}", self.base, chain(&error))
+            })
+        })?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER);
+        let body = body.collect().await.map_err(|error| {
+            Failure::Failed(format!("the answer of {} broke off: {error}", self.base))
+        })?;
+        Ok((status, body.to_bytes()))
+    }
+
+    fn unreachable(&self, error: &dyn std::error::Error) -> String {
+        format!(
+            "no node can be reached at {} ({}): start one with `mcp-fleet serve`, or name another \
+             with --node URL or MCP_FLEET_URL",
+            self.base,
+            chain(error)
+        )
+    }
+}
+
+/// The innermost cause, which is what a person can act upon.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// What a node says when it refuses, in the shapes it says it.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let told = value
+        .pointer("/error/message")
+        .or_else(|| value.pointer("/message"))
+        .or_else(|| value.pointer("/detail"))
+        .or_else(|| value.pointer("/error"))
+        .and_then(serde_json::Value::as_str)
+        .map(str::to_owned);
+    let text = told.unwrap_or_else(|| super::output::short(&String::from_utf8_lossy(body), 200));
+    let hint = match status {
+        StatusCode::NOT_FOUND => " (`mcp-fleet servers` lists what there is)",
+        _ => "",
+    };
+    if text.is_empty() {
+        format!("the node answered {status}{hint}")
+    } else {
+        format!("{text} [{}]{hint}", status.as_u16())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_read_in_every_shape() {
+        let bad = StatusCode::BAD_REQUEST;
+        assert_eq!(
+            refusal(bad, br#"{"error":{"code":1,"message":"no"}}"#),
+            "no [400]"
+        );
+        assert_eq!(refusal(bad, br#"{"error":"no"}"#), "no [400]");
+        assert_eq!(refusal(bad, b"plain\ntext"), "plain [400]");
+        assert_eq!(refusal(bad, b""), "the node answered 400 Bad Request");
+        assert!(refusal(StatusCode::NOT_FOUND, b"").contains("mcp-fleet servers"));
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        assert!(Node::at("http://127.0.0.1:8080/").is_ok());
+        for bad in ["127.0.0.1:8080", "ftp://x", "", "http://"] {
+            assert!(matches!(Node::at(bad), Err(Failure::Usage(_))), "{bad}");
+        }
+    }
+}

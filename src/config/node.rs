@@ -1,0 +1,282 @@
+//! `[node]`: this process and the address it listens on.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    secret::Secret,
+    section::Section,
+    tree::{Located, Value},
+    values::{self, Problem},
+};
+
+/// This process and the address it listens on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Address and port to listen on. Default `127.0.0.1:8080`; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Grace for requests in flight at shutdown. Default 30 s.
+    pub drain: Duration,
+    /// Name in `x-mcp-fleet-node` and in listings. Default: random at each start.
+    pub name: Option<String>,
+    /// What seals session ids, cursors and request states, at least 32
+    /// characters, the same on every node. Default: made once and kept in the store.
+    pub secret: Option<Secret>,
+    /// Secret that was used before; what it sealed is still opened. Default: none.
+    pub previous_secret: Option<Secret>,
+    /// Names (without port) accepted in `Host`, `*` for any. Default (`None`):
+    /// see [`Node::accepts_host`].
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Origins (`https://app.example.com`) of web pages that may call, `*` for
+    /// any. Default (`None`): pages from this machine.
+    pub allowed_origins: Option<Vec<String>>,
+    /// Whether the built-in server `demo` is offered. Default true.
+    pub demo: bool,
+    /// Interval of the comments that keep idle event streams open. Default 15 s.
+    pub keep_alive: Duration,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            drain: Duration::from_secs(30),
+            name: None,
+            secret: None,
+            previous_secret: None,
+            allowed_hosts: None,
+            allowed_origins: None,
+            demo: true,
+            keep_alive: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Shorter ones can be guessed.
+const MIN_SECRET: usize = 32;
+
+impl Node {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let defaults = Self::default();
+        let seconds = Duration::from_secs;
+        let node = Self {
+            listen: section.read("listen", defaults.listen, values::listen_address),
+            drain: section.read(
+                "drain",
+                defaults.drain,
+                values::duration(seconds(0)..=seconds(3600)),
+            ),
+            name: section.optional("name", node_name),
+            secret: sealing_secret(&mut section, "secret"),
+            previous_secret: sealing_secret(&mut section, "previous_secret"),
+            allowed_hosts: section.optional("allowed_hosts", hosts),
+            allowed_origins: section.optional("allowed_origins", origins),
+            demo: section.read("demo", defaults.demo, values::boolean),
+            keep_alive: section.read(
+                "keep_alive",
+                defaults.keep_alive,
+                values::duration(seconds(1)..=seconds(3600)),
+            ),
+        };
+        section.finish();
+        node
+    }
+
+    /// Whether only this machine can reach the port.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+
+    /// Whether a request may name `host` (the `Host` header or `:authority`,
+    /// with or without a port). Without `allowed_hosts` a loopback listener
+    /// takes loopback names only, which is what stops DNS rebinding; any other
+    /// listener takes every name.
+    #[must_use]
+    pub fn accepts_host(&self, host: &str) -> bool {
+        let name = without_port(host);
+        match &self.allowed_hosts {
+            Some(names) => names
+                .iter()
+                .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name)),
+            None => !self.is_loopback() || is_loopback_name(name),
+        }
+    }
+
+    /// Whether a web page of `origin` (the `Origin` header) may call. Without
+    /// `allowed_origins`: only pages served from this machine.
+    #[must_use]
+    pub fn accepts_origin(&self, origin: &str) -> bool {
+        match &self.allowed_origins {
+            Some(origins) => origins
+                .iter()
+                .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)),
+            None => origin
+                .strip_prefix("http://")
+                .or_else(|| origin.strip_prefix("https://"))
+                .is_some_and(|host| is_loopback_name(without_port(host))),
+        }
+    }
+}
+
+fn sealing_secret(section: &mut Section<'_>, key: &str) -> Option<Secret> {
+    let (text, place) = section.secret(key)?;
+    if text.chars().count() < MIN_SECRET {
+        let message = format!(
+            "expected at least {MIN_SECRET} characters that nobody can guess, for example from \
+             `openssl rand -base64 32`"
+        );
+        let path = section.path_of(key);
+        section.findings.error(&place, path, message);
+        return None;
+    }
+    Some(Secret::new(text))
+}
+
+/// A name that can stand in a header, a log line and a label.
+fn node_name(located: &Located) -> Result<String, Problem> {
+    let name = values::some_text(located)?;
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.len() <= 64 && name.chars().all(good) {
+        Ok(name)
+    } else {
+        Err(Problem::new(format!(
+            "expected 1 to 64 letters, digits, `.`, `_` or `-`, found {name:?}"
+        )))
+    }
+}
+
+fn hosts(located: &Located) -> Result<Vec<String>, Problem> {
+    each(located, |host| {
+        let plain = |c: char| !c.is_whitespace() && !matches!(c, '/' | '@' | '*' | '?');
+        let is_name = host == "*" || (host.chars().all(plain) && without_port(host) == host);
+        is_name.then(|| host.to_lowercase()).ok_or_else(|| {
+            format!("expected names without scheme, port or path, or \"*\", found {host:?}")
+        })
+    })
+}
+
+fn origins(located: &Located) -> Result<Vec<String>, Problem> {
+    each(located, |origin| {
+        let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', '*'])
+        });
+        (origin == "*" || is_origin)
+            .then(|| origin.to_lowercase())
+            .ok_or_else(|| {
+                format!(
+                    "expected origins such as \"https://app.example.com\" without a path, or \"*\", \
+                     found {origin:?}"
+                )
+            })
+    })
+}
+
+fn each(
+    located: &Located,
+    check: impl Fn(&str) -> Result<String, String>,
+) -> Result<Vec<String>, Problem> {
+    let texts = values::texts(located)?;
+    let places = match &located.value {
+        Value::List(items) => items.iter().map(|item| item.place.clone()).collect(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Table(_) => Vec::new(),
+    };
+    texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| {
+            check(text).map_err(|message| Problem {
+                place: places.get(index).cloned(),
+                message,
+            })
+        })
+        .collect()
+}
+
+fn is_loopback_name(name: &str) -> bool {
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// `example.com:80` without its port; `[::1]:80` keeps its brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !name.is_empty()
+                && port.bytes().all(|digit| digit.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        Some(_) | None => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_listener_takes_loopback_names_only() {
+        let node = Node::default();
+        for good in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:1",
+            "127.0.0.2",
+            "[::1]:8080",
+        ] {
+            assert!(node.accepts_host(good), "{good}");
+        }
+        for bad in [
+            "evil.example",
+            "localhost.evil.example:8080",
+            "10.0.0.1",
+            "",
+            "[::2]:1",
+        ] {
+            assert!(!node.accepts_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn listed_hosts_replace_the_default() {
+        let node = Node {
+            allowed_hosts: Some(vec!["mcp.example.com".into()]),
+            ..Node::default()
+        };
+        assert!(node.accepts_host("MCP.example.com:443"));
+        assert!(!node.accepts_host("localhost"));
+    }
+
+    #[test]
+    fn only_local_pages_may_call_by_default() {
+        let node = Node::default();
+        for good in [
+            "http://localhost:6274",
+            "https://127.0.0.1",
+            "http://[::1]:3000",
+        ] {
+            assert!(node.accepts_origin(good), "{good}");
+        }
+        for bad in [
+            "http://evil.example",
+            "null",
+            "",
+            "http://localhost.evil.example",
+            "file://",
+        ] {
+            assert!(!node.accepts_origin(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The tree that every source is turned into: values that know where they
+//! were written. What keys mean is for the sections.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+/// Where a value or key was written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// In a file; line and column begin at 1.
+    File {
+        path: Arc<str>,
+        line: usize,
+        column: usize,
+    },
+    /// In the environment.
+    Variable(Arc<str>),
+    /// On the command line.
+    Flag(Arc<str>),
+}
+
+/// A value and where it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Located {
+    pub(super) value: Value,
+    pub(super) place: Place,
+}
+
+/// What configuration languages have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// `null`, an empty YAML value: as if it were not written.
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Located>),
+    Table(Table),
+}
+
+/// Keys and values in the order they were written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Table(pub(super) Vec<Entry>);
+
+/// One key of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) place: Place,
+    pub(super) value: Located,
+}
+
+impl Place {
+    /// Whether everything is text there, so that `"8"` may stand for 8.
+    pub(super) fn is_untyped(&self) -> bool {
+        !matches!(self, Self::File { .. })
+    }
+
+    /// A path as it is meant at this place: relative to the file that says it.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        match self {
+            Self::File { path: file, .. } => std::path::Path::new(&**file)
+                .parent()
+                .map_or_else(|| PathBuf::from(path), |directory| directory.join(path)),
+            Self::Variable(_) | Self::Flag(_) => PathBuf::from(path),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line, column } => write!(f, "{path}:{line}:{column}"),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+        }
+    }
+}
+
+impl Located {
+    pub(super) fn text(text: impl Into<String>, place: Place) -> Self {
+        Self {
+            value: Value::Text(text.into()),
+            place,
+        }
+    }
+
+    /// What was found, for a message. Never for a secret.
+    pub(super) fn shown(&self) -> String {
+        match &self.value {
+            Value::Null => "nothing".into(),
+            Value::Bool(value) => value.to_string(),
+            Value::Integer(value) => value.to_string(),
+            Value::Float(value) => value.to_string(),
+            Value::Text(text) => format!("{text:?}"),
+            Value::List(items) => {
+                let items: Vec<_> = items.iter().map(Self::shown).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Table(_) => "a table".into(),
+        }
+    }
+}
+
+impl Table {
+    /// The value of a key that is written and not null.
+    pub(super) fn get(&self, key: &str) -> Option<&Located> {
+        self.0
+            .iter()
+            .find(|entry| entry.key == key && entry.value.value != Value::Null)
+            .map(|entry| &entry.value)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        self.0.iter_mut().find(|entry| entry.key == key)
+    }
+
+    /// The value of a key that is written, taken out.
+    pub(super) fn take(&mut self, key: &str) -> Option<Located> {
+        let index = self.0.iter().position(|entry| entry.key == key)?;
+        Some(self.0.remove(index).value)
+    }
+
+    /// Puts a value at a key, over what was there.
+    pub(super) fn set(&mut self, key: impl Into<String>, value: Located) {
+        let key = key.into();
+        let place = value.place.clone();
+        match self.get_mut(&key) {
+            Some(entry) => {
+                entry.place = place;
+                entry.value = value;
+            }
+            None => self.0.push(Entry { key, place, value }),
+        }
+    }
+
+    /// The table at a key, made when there is none.
+    pub(super) fn table_at(&mut self, key: &str, place: &Place) -> &mut Self {
+        let is_table = |entry: &Entry| matches!(entry.value.value, Value::Table(_));
+        if !self
+            .0
+            .iter()
+            .any(|entry| entry.key == key && is_table(entry))
+        {
+            let value = Value::Table(Self::default());
+            let place = place.clone();
+            self.set(key, Located { value, place });
+        }
+        match self.get_mut(key).map(|entry| &mut entry.value.value) {
+            Some(Value::Table(table)) => table,
+            _ => unreachable!("the key was just given a table"),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Accepts connections and serves HTTP/1.1 and HTTP/2 (with prior knowledge)
+//! on them, within bounds, until the node stops; then lets requests in flight
+//! finish.
+//!
+//! Not for routing or for what requests mean: it hands each to a tower service.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{body::Body, response::IntoResponse};
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::{body::Incoming, rt::Executor, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::sleep,
+};
+use tower::{Service, ServiceExt as _};
+
+use crate::{
+    http::error::RestError,
+    lifecycle::Tasks,
+    telemetry::metrics::{Gauge, Metrics},
+};
+
+/// Smallest read buffer hyper accepts.
+const MIN_BUFFER: usize = 8 * 1024;
+
+/// How often an HTTP/2 peer that says nothing is asked whether it is alive,
+/// and how long it may take to answer.
+const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// What one connection may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerSettings {
+    /// Connections held at once; more wait in the operating system's queue.
+    pub max_connections: usize,
+    /// Bytes of all header names and values of a request; more is 431.
+    pub max_header_bytes: usize,
+    /// Header lines of a request; more is 431.
+    pub max_headers: usize,
+    /// How long a client may take to send a request's head. A connection that
+    /// is idle for that long is closed.
+    pub header_timeout: Duration,
+    /// Requests at once on one HTTP/2 connection.
+    pub max_http2_streams: u32,
+    /// How long requests in flight may take when the node stops.
+    pub drain: Duration,
+}
+
+/// The address a request came from; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Binds `address`, ready to accept.
+///
+/// # Errors
+/// When the address is taken or not this machine's.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves `app` on `listener` until the node stops. Then it stops accepting,
+/// closes idle connections, waits for the others for at most
+/// [`ListenerSettings::drain`], and drops what is left.
+pub async fn serve<S>(
+    listener: TcpListener,
+    app: S,
+    settings: ListenerSettings,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    let server = Arc::new(server(&settings, tasks.clone()));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = tasks.stopping().cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = accept(&listener), if connections.len() < settings.max_connections => accepted,
+        };
+        let (stream, peer) = accepted;
+        let counted = metrics.count(Gauge::Connections);
+        let serving = connection(
+            stream,
+            peer,
+            app.clone(),
+            Arc::clone(&server),
+            settings,
+            graceful.watcher(),
+        );
+        connections.spawn(async move {
+            serving.await;
+            drop(counted);
+        });
+    }
+    drop(listener);
+    // Dropping the set afterwards ends connections that did not finish.
+    if tokio::time::timeout(settings.drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "connections were cut at the end of the drain time"
+        );
+    }
+}
+
+/// The next connection. Errors of one connection are skipped; when the process
+/// is out of descriptors it waits instead of spinning.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if concerns_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "connections cannot be accepted");
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+fn server(settings: &ListenerSettings, tasks: Tasks) -> auto::Builder<Streams> {
+    // The exact limit is checked on the parsed head, where the answer can name
+    // it; hyper's own limits stop what is far beyond.
+    let buffer = settings.max_header_bytes.saturating_mul(2).max(MIN_BUFFER);
+    let (ping, pong) = HTTP2_PING;
+    let mut builder = auto::Builder::new(Streams(tasks));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(buffer)
+        .max_headers(settings.max_headers);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(buffer).unwrap_or(u32::MAX))
+        .max_concurrent_streams(settings.max_http2_streams)
+        .keep_alive_interval(ping)
+        .keep_alive_timeout(pong);
+    builder
+}
+
+/// Runs the requests of HTTP/2 connections as tasks of the node.
+#[derive(Clone)]
+struct Streams(Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        self.0.spawn_brief(stream);
+    }
+}
+
+async fn connection<S>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    app: S,
+    server: Arc<auto::Builder<Streams>>,
+    settings: ListenerSettings,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::trace!(%error, "a connection is already gone");
+        return;
+    }
+    let spoke = Arc::new(AtomicBool::new(false));
+    let has_spoken = Arc::clone(&spoke);
+    let service = service_fn(move |request: Request<Incoming>| {
+        has_spoken.store(true, Ordering::Relaxed);
+        answer(app.clone(), request, peer, settings)
+    });
+    let serving = server.serve_connection(TokioIo::new(stream), service);
+    let mut serving = pin!(watcher.watch(serving.into_owned()));
+    // Until the protocol version is known hyper's own timer does not run.
+    let first = tokio::time::timeout(settings.header_timeout, &mut serving).await;
+    let ended = match first {
+        Ok(ended) => ended,
+        Err(_) if !spoke.load(Ordering::Relaxed) => return,
+        Err(_) => serving.await,
+    };
+    if let Err(error) = ended {
+        // Broken and impolite clients are daily business.
+        tracing::debug!(error, %peer, "connection ended");
+    }
+}
+
+async fn answer<S>(
+    app: S,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    settings: ListenerSettings,
+) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    if header_bytes(request.headers()) > settings.max_header_bytes {
+        return Ok(too_large(settings.max_header_bytes));
+    }
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(Peer(peer));
+    app.oneshot(request).await
+}
+
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum()
+}
+
+fn too_large(limit: usize) -> Response<Body> {
+    RestError::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "headers_too_large",
+        format!("the request's headers are larger than {limit} bytes (limits.headers)"),
+    )
+    .into_response()
+}
+
+#[cfg(test)]
+mod tests;

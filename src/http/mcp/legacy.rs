@@ -1,0 +1,724 @@
+//! Requests of 2025-11-25 and earlier: a handshake, then a session.
+
+use std::{pin::Pin, sync::Arc};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream as streams};
+use http::{HeaderValue, Response, StatusCode};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::{
+    Incoming, about, fail,
+    modern::{cursor, trace},
+    refuse, route, stream,
+};
+use crate::{
+    fleet::News,
+    http::{
+        error::{self, RpcFailure},
+        record::Record,
+    },
+    lists::{Caller, Target},
+    mcp::{
+        Raw,
+        capabilities::ClientCapabilities,
+        envelope::{self, LogLevel},
+        error::RpcError,
+        header as mcp_header,
+        json::{self, RawObject},
+        message::{
+            self, Answer, Message, MessageError, Notification, Request, RequestId,
+            Response as Reply,
+        },
+        method::{self, ListKind},
+        shape, sse,
+        version::{self, Version},
+    },
+    relay::{
+        Call,
+        legacy::{self, Item},
+    },
+    servers::Server,
+    session::{Hello, Session},
+    telemetry::{
+        metrics::{Era, Outcome},
+        traces,
+    },
+    upstream::ClientSession,
+};
+
+/// What a request's stream carries: messages, then the response.
+pub(crate) enum Out {
+    /// A notification or a question of the server.
+    Message { id: Option<String>, message: Bytes },
+    /// The response to the request.
+    Response { id: Option<String>, message: Bytes },
+}
+
+type Outs = Pin<Box<dyn Stream<Item = Out> + Send>>;
+
+/// A request at work: what comes of it, and how its stream can be made resumable early.
+pub(crate) struct Work {
+    pub(crate) outs: Outs,
+    pub(crate) opened: Option<Arc<crate::relay::event_log::EventLog>>,
+}
+
+/// The end of a session by its client.
+pub(crate) async fn delete(incoming: Incoming) -> Response<Body> {
+    let session = match session(&incoming).await {
+        Ok(session) => session,
+        Err(refusal) => return refusal,
+    };
+    end_session(&incoming, &session).await;
+    stream::empty(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn end_session(incoming: &Incoming, session: &Arc<Session>) {
+    let gateway = &incoming.gateway;
+    gateway.sessions.end(session).await;
+    for server in servers(incoming) {
+        let (upstreams, key) = (Arc::clone(&gateway.upstreams), Arc::clone(&session.key));
+        gateway
+            .tasks
+            .spawn_brief(async move { upstreams.retire(&key, &server).await });
+    }
+}
+
+fn servers(incoming: &Incoming) -> Vec<Arc<Server>> {
+    match &incoming.target {
+        Target::One(server) => vec![Arc::clone(server)],
+        Target::All => incoming.gateway.servers.all().to_vec(),
+    }
+}
+
+pub(crate) fn endpoint(target: &Target) -> &str {
+    match target {
+        Target::One(server) => server.id.as_str(),
+        Target::All => "*",
+    }
+}
+
+/// The session a request belongs to, or the response that turns it away.
+pub(crate) async fn session(incoming: &Incoming) -> Result<Arc<Session>, Response<Body>> {
+    let bad = |error: &RpcError| refuse(StatusCode::BAD_REQUEST, None, error);
+    let id = mcp_header::single(&incoming.headers, &mcp_header::SESSION_ID)
+        .map_err(|error| bad(&error))?;
+    let Some(id) = id else {
+        let message =
+            "Mcp-Session-Id is missing: initialize first, then send the id you were given";
+        return Err(bad(&RpcError::invalid_request(message)));
+    };
+    let found = incoming
+        .gateway
+        .sessions
+        .find(id, endpoint(&incoming.target), &incoming.principal)
+        .await;
+    found.ok_or_else(|| {
+        let message =
+            "this session is unknown or has ended: initialize anew without Mcp-Session-Id";
+        refuse(
+            StatusCode::NOT_FOUND,
+            None,
+            &RpcError::invalid_request(message),
+        )
+    })
+}
+
+/// `initialize`: answers from the cache and hands out a session id.
+pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Response<Body> {
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Legacy,
+        &trace(incoming, request.params),
+    );
+    let hello = match hello(incoming, request.params) {
+        Ok(hello) => hello,
+        Err(error) => {
+            record.end(Outcome::Refused);
+            return refuse(StatusCode::BAD_REQUEST, Some(&request.id), &error);
+        }
+    };
+    let result = match initialize_result(incoming, &hello).await {
+        Ok(result) => result,
+        Err(failure) => {
+            record.failed();
+            return fail(&request.id, &failure);
+        }
+    };
+    let Some((id, _)) = incoming.gateway.sessions.open(hello, incoming.principal) else {
+        record.end(Outcome::Internal);
+        let error = RpcError::internal("the session could not be opened");
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, Some(&request.id), &error);
+    };
+    let mut response = stream::json(
+        StatusCode::OK,
+        message::response_bytes(&request.id, &Answer::Result(result)),
+    );
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(mcp_header::SESSION_ID, id);
+    }
+    record.end(Outcome::Ok);
+    response
+}
+
+/// What the client says of itself.
+pub(crate) fn hello(incoming: &Incoming, params: Option<&Raw>) -> Result<Hello, RpcError> {
+    let params = params
+        .and_then(|params| RawObject::parse(params).ok())
+        .unwrap_or_default();
+    let requested = params
+        .get_str("protocolVersion")
+        .ok_or_else(|| RpcError::invalid_params("protocolVersion is missing or not a string"))?;
+    let capabilities = match params.get("capabilities") {
+        Some(capabilities) => ClientCapabilities::parse(capabilities)
+            .map_err(|_| RpcError::invalid_params("capabilities have to be an object"))?,
+        None => ClientCapabilities::none(),
+    };
+    Ok(Hello {
+        endpoint: endpoint(&incoming.target).to_owned(),
+        version: version::negotiate(&requested),
+        capabilities,
+        client_info: params.get("clientInfo").map(Raw::to_owned),
+    })
+}
+
+/// What the client learns of the endpoint.
+pub(crate) async fn initialize_result(
+    incoming: &Incoming,
+    hello: &Hello,
+) -> Result<Box<Raw>, RpcFailure> {
+    let caller = Caller {
+        principal: incoming.principal,
+        capabilities: hello.capabilities.clone(),
+    };
+    let deadline = Instant::now() + incoming.gateway.config.cache.list_deadline;
+    let about = about::about(incoming, &caller, deadline)
+        .await
+        .map_err(|failed| error::list_failure(&failed, version::Era::Legacy))?;
+    let mut result = RawObject::new();
+    result.set("protocolVersion", json::raw_str(hello.version.as_str()));
+    result.set("capabilities", about.capabilities.for_legacy(hello.version));
+    result.set("serverInfo", about.server_info);
+    if let Some(instructions) = about.instructions {
+        result.set("instructions", instructions);
+    }
+    Ok(result.to_raw())
+}
+
+/// A message in a session.
+pub(crate) async fn message(incoming: &Incoming, message: Message<'_>) -> Response<Body> {
+    let session = match session(incoming).await {
+        Ok(session) => session,
+        Err(refusal) => return refusal,
+    };
+    match message {
+        Message::Request(request) => {
+            let work = vec![work(incoming, &session, &request).await];
+            respond(incoming, &session, work, false).await
+        }
+        Message::Notification(notification) => {
+            notified(incoming, &session, &notification).await;
+            stream::empty(StatusCode::ACCEPTED)
+        }
+        Message::Response(reply) => answered(incoming, &session, &reply).await,
+    }
+}
+
+/// A batch, which only 2025-03-26 knows.
+pub(crate) async fn batch(
+    incoming: &Incoming,
+    messages: Vec<Result<Message<'_>, MessageError>>,
+) -> Response<Body> {
+    let session = match session(incoming).await {
+        Ok(session) => session,
+        Err(refusal) => return refusal,
+    };
+    if session.version != Version::V2025_03_26 {
+        let message = format!(
+            "{} knows no batches: send each message by itself",
+            session.version.as_str()
+        );
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            None,
+            &RpcError::invalid_request(message),
+        );
+    }
+    let mut works = Vec::new();
+    for message in messages {
+        match message {
+            Ok(Message::Request(request)) => works.push(work(incoming, &session, &request).await),
+            Ok(Message::Notification(notification)) => {
+                notified(incoming, &session, &notification).await
+            }
+            Ok(Message::Response(reply)) => {
+                let response = answered(incoming, &session, &reply).await;
+                if !response.status().is_success() {
+                    return response;
+                }
+            }
+            Err(error) => works.push(local(message::error_bytes(
+                error.id.as_ref(),
+                &error.to_rpc(),
+            ))),
+        }
+    }
+    if works.is_empty() {
+        return stream::empty(StatusCode::ACCEPTED);
+    }
+    respond(incoming, &session, works, true).await
+}
+
+/// A notification from the client.
+pub(crate) async fn notified(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    notification: &Notification<'_>,
+) {
+    let gateway = &incoming.gateway;
+    match &*notification.method {
+        method::CANCELLED => {
+            let params = notification
+                .params
+                .and_then(|params| RawObject::parse(params).ok());
+            let Some(request) =
+                params.and_then(|params| Some(params.get("requestId")?.get().to_owned()))
+            else {
+                return;
+            };
+            // The call may run on any node.
+            if !gateway.relay.cancel(&session.key, &request) {
+                let session = session.key.to_string();
+                gateway
+                    .fleet
+                    .tell(News::Cancelled { session, request })
+                    .await;
+            }
+        }
+        method::INITIALIZED => {}
+        method => {
+            for server in servers(incoming) {
+                let (gateway, session) = (Arc::clone(gateway), upstream_session(incoming, session));
+                let params = notification.params.map(Raw::to_owned);
+                let method = method.to_owned();
+                gateway.clone().tasks.spawn_brief(async move {
+                    gateway
+                        .relay
+                        .notify(&server, &session, &method, params.as_deref())
+                        .await;
+                });
+            }
+        }
+    }
+}
+
+/// The client's answer to a question, which any node may have asked.
+pub(crate) async fn answered(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    reply: &Reply<'_>,
+) -> Response<Body> {
+    let Some(id) = &reply.id else {
+        let error = RpcError::invalid_request("a response needs the id of its request");
+        return refuse(StatusCode::BAD_REQUEST, None, &error);
+    };
+    match incoming
+        .gateway
+        .relay
+        .deliver_answer(session, id, reply.answer.to_answer())
+        .await
+    {
+        Ok(()) => stream::empty(StatusCode::ACCEPTED),
+        Err(error) => {
+            tracing::warn!(%error, "an answer cannot reach the node that asked");
+            let error = RpcError::internal(
+                "the node that asked cannot be reached now: send the answer again",
+            );
+            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
+            response
+                .headers_mut()
+                .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+    }
+}
+
+/// The upstream's view of a client session.
+pub(crate) fn upstream_session(incoming: &Incoming, session: &Session) -> ClientSession {
+    ClientSession {
+        key: Arc::clone(&session.key),
+        capabilities: session.capabilities.clone(),
+        client_info: session.client_info.clone(),
+        version: session.version,
+        ttl: incoming.gateway.config.limits.session_max_age,
+    }
+}
+
+fn local(message: Bytes) -> Work {
+    Work {
+        outs: Box::pin(streams::iter([Out::Response { id: None, message }])),
+        opened: None,
+    }
+}
+
+/// Starts the work on a request.
+pub(crate) async fn work(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+) -> Work {
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Legacy,
+        &trace(incoming, request.params),
+    );
+    let span = record.span();
+    work_on(incoming, session, request, record)
+        .instrument(span)
+        .await
+}
+
+async fn work_on(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+    mut record: Record,
+) -> Work {
+    match answer_here(incoming, session, request).await {
+        Some(answer) => {
+            record.answered(&answer);
+            local(message::response_bytes(&request.id, &answer))
+        }
+        None => match call(incoming, session, request).await {
+            Ok(call) => {
+                record.server(&call.server.id);
+                carry(incoming, session, &request.id, call, record)
+            }
+            Err(error) => {
+                record.end(Outcome::Refused);
+                local(message::error_bytes(Some(&request.id), &error))
+            }
+        },
+    }
+}
+
+/// What the gateway answers itself; `None`: the server has to be asked.
+async fn answer_here(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+) -> Option<Answer> {
+    let refused = |error: RpcError| Answer::error(&error);
+    let answer = match &*request.method {
+        method::PING => Ok(empty_result()),
+        method::LOGGING_SET_LEVEL => set_level(incoming, session, request.params)
+            .await
+            .map_err(refused),
+        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request.params)
+            .await
+            .map_err(refused),
+        method::RESOURCES_UNSUBSCRIBE => unsubscribe(incoming, session, request.params)
+            .await
+            .map_err(refused),
+        method if method::is_modern_only(method) => {
+            Err(refused(RpcError::method_not_found(method)))
+        }
+        method => match method::list_kind(method) {
+            Some(kind) => list(incoming, session, kind, request.params).await,
+            None => return None,
+        },
+    };
+    Some(answer.map_or_else(|refused| refused, Answer::Result))
+}
+
+fn empty_result() -> Box<Raw> {
+    RawObject::new().to_raw()
+}
+
+fn caller(incoming: &Incoming, session: &Session) -> Caller {
+    Caller {
+        principal: incoming.principal,
+        capabilities: session.capabilities.clone(),
+    }
+}
+
+fn list_deadline(incoming: &Incoming) -> Instant {
+    Instant::now() + incoming.gateway.config.cache.list_deadline
+}
+
+async fn list(
+    incoming: &Incoming,
+    session: &Session,
+    kind: ListKind,
+    params: Option<&Raw>,
+) -> Result<Box<Raw>, Answer> {
+    let gateway = &incoming.gateway;
+    gateway.watch(&incoming.target);
+    let cursor = cursor(params).map_err(|error| Answer::error(&error))?;
+    let caller = caller(incoming, session);
+    let deadline = list_deadline(incoming);
+    let page = gateway
+        .lists
+        .page(&incoming.target, kind, &caller, cursor.as_deref(), deadline)
+        .await;
+    let page = page.map_err(|failed| {
+        let answer = error::list_failure(&failed, version::Era::Legacy).answer;
+        shaped(answer, kind.method(), session.version)
+    })?;
+    let result = String::from_utf8(page.result(session.version).concat())
+        .ok()
+        .map(Raw::from_string);
+    match result {
+        Some(Ok(result)) => Ok(result),
+        Some(Err(_)) | None => Err(Answer::error(&RpcError::internal(
+            "the list could not be written",
+        ))),
+    }
+}
+
+/// An error in the shape of this client's version.
+fn shaped(answer: Answer, method: &str, version: Version) -> Answer {
+    match answer {
+        Answer::Error(error) => {
+            Answer::Error(shape::error_for_legacy(method, &error, version).into_owned())
+        }
+        Answer::Result(_) => answer,
+    }
+}
+
+async fn set_level(
+    incoming: &Incoming,
+    session: &Session,
+    params: Option<&Raw>,
+) -> Result<Box<Raw>, RpcError> {
+    let params = params
+        .and_then(|params| RawObject::parse(params).ok())
+        .unwrap_or_default();
+    let level = params
+        .get_str("level")
+        .and_then(|level| LogLevel::parse(&level))
+        .ok_or_else(|| RpcError::invalid_params("level has to be one of debug, info, notice, warning, error, critical, alert, emergency"))?;
+    let gateway = &incoming.gateway;
+    gateway.sessions.set_log_level(session, level).await;
+    for server in servers(incoming) {
+        gateway
+            .relay
+            .set_level(
+                &server,
+                &upstream_session(incoming, session),
+                incoming.principal,
+                level,
+            )
+            .await;
+    }
+    Ok(empty_result())
+}
+
+async fn subscribe(
+    incoming: &Incoming,
+    session: &Session,
+    params: Option<&Raw>,
+) -> Result<Box<Raw>, RpcError> {
+    let uri = uri(params)?;
+    let gateway = &incoming.gateway;
+    let caller = caller(incoming, session);
+    let routed = route::route(
+        gateway,
+        &incoming.target,
+        &caller,
+        method::RESOURCES_SUBSCRIBE,
+        params,
+        list_deadline(incoming),
+    );
+    let server = routed.await?.server;
+    let added = gateway.sessions.subscribe(session, &uri).await;
+    added.map_err(|error| RpcError::invalid_params(error.to_string()))?;
+    // Whoever holds the session's standalone stream keeps its resources
+    // watched; this bridges the time until that node has heard of it.
+    gateway.changes.subscribe_briefly(&server, &uri);
+    Ok(empty_result())
+}
+
+async fn unsubscribe(
+    incoming: &Incoming,
+    session: &Session,
+    params: Option<&Raw>,
+) -> Result<Box<Raw>, RpcError> {
+    let uri = uri(params)?;
+    incoming.gateway.sessions.unsubscribe(session, &uri).await;
+    Ok(empty_result())
+}
+
+fn uri(params: Option<&Raw>) -> Result<String, RpcError> {
+    let params = params
+        .and_then(|params| RawObject::parse(params).ok())
+        .unwrap_or_default();
+    let uri = params.get_str("uri").map(|uri| uri.into_owned());
+    uri.ok_or_else(|| RpcError::invalid_params("uri is missing or not a string"))
+}
+
+/// A request for the server.
+async fn call(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    request: &Request<'_>,
+) -> Result<Call, RpcError> {
+    let gateway = &incoming.gateway;
+    let caller = caller(incoming, session);
+    let deadline = list_deadline(incoming);
+    let method = &*request.method;
+    let routed = route::route(
+        gateway,
+        &incoming.target,
+        &caller,
+        method,
+        request.params,
+        deadline,
+    )
+    .await?;
+    let headers = match method {
+        method::TOOLS_CALL => param_headers(incoming, &routed, &caller, deadline).await,
+        _ => Vec::new(),
+    };
+    Ok(Call {
+        server: routed.server,
+        method: method.to_owned(),
+        params: routed.params,
+        principal: incoming.principal,
+        capabilities: session.capabilities.clone(),
+        // A legacy client that sets no level gets what the server sends.
+        log_level: Some(session.log_level().unwrap_or(LogLevel::Debug)),
+        progress_token: envelope::progress_token(request.params),
+        trace: traces::outgoing(&trace(incoming, request.params)),
+        headers,
+        session: Some(upstream_session(incoming, session)),
+    })
+}
+
+/// The headers a modern server wants, which a legacy client knows nothing of.
+async fn param_headers(
+    incoming: &Incoming,
+    routed: &route::Routed,
+    caller: &Caller,
+    deadline: Instant,
+) -> Vec<(http::HeaderName, HeaderValue)> {
+    let params = routed
+        .params
+        .as_deref()
+        .and_then(|params| RawObject::parse(params).ok());
+    let name = params
+        .as_ref()
+        .and_then(|params| params.get_str("name"))
+        .unwrap_or_default();
+    let arguments = params.as_ref().and_then(|params| params.get("arguments"));
+    let tool = incoming
+        .gateway
+        .lists
+        .tool(&routed.server, caller, &name, deadline)
+        .await;
+    tool.map(|tool| tool.param_headers.headers_for(arguments))
+        .unwrap_or_default()
+}
+
+fn carry(
+    incoming: &Incoming,
+    session: &Arc<Session>,
+    id: &RequestId,
+    call: Call,
+    record: Record,
+) -> Work {
+    let flow = legacy::begin(&incoming.gateway.relay, session, id, call);
+    let log = Arc::clone(flow.log());
+    let id = id.clone();
+    let outs = streams::unfold((flow, Some(record)), move |(mut flow, mut record)| {
+        let id = id.clone();
+        async move {
+            let out = match flow.next().await? {
+                Item::Message { id, message } => Out::Message { id, message },
+                Item::Done { id: event, answer } => {
+                    if let Some(record) = record.take() {
+                        record.answered(&answer);
+                    }
+                    Out::Response {
+                        id: event,
+                        message: message::response_bytes(&id, &answer),
+                    }
+                }
+            };
+            Some((out, (flow, record)))
+        }
+    });
+    Work {
+        outs: Box::pin(outs),
+        opened: Some(log),
+    }
+}
+
+/// Answers a request, or all requests of a batch: as JSON when responses are
+/// all there is, as a stream when something precedes them or they take long.
+async fn respond(
+    incoming: &Incoming,
+    session: &Session,
+    works: Vec<Work>,
+    is_batch: bool,
+) -> Response<Body> {
+    let gateway = &incoming.gateway;
+    let keep_alive = gateway.config.node.keep_alive;
+    let log = works.iter().find_map(|work| work.opened.clone());
+    let mut outs = streams::select_all(works.into_iter().map(|work| work.outs));
+    let mut responses = Vec::new();
+    let give_up = Instant::now() + keep_alive;
+    let first = loop {
+        match tokio::time::timeout_at(give_up, outs.next()).await {
+            Ok(Some(Out::Response { message, .. })) => responses.push(message),
+            Ok(Some(message @ Out::Message { .. })) => break Some(message),
+            Ok(None) => return json_responses(&responses, is_batch),
+            Err(_elapsed) => break None,
+        }
+    };
+    let held = match gateway.stream_place() {
+        Ok(held) => held,
+        Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error),
+    };
+    let priming = match (session.version >= Version::V2025_11_25, log) {
+        (true, Some(log)) => log.open().await.map(|id| sse::event(Some(&id), None, b"")),
+        _ => None,
+    };
+    let so_far = responses
+        .into_iter()
+        .map(|message| Out::Response { id: None, message })
+        .chain(first);
+    let frames = streams::iter(so_far).chain(outs).map(|out| match out {
+        Out::Message { id, message } | Out::Response { id, message } => {
+            sse::event(id.as_deref(), None, &message)
+        }
+    });
+    stream::event_stream(
+        Box::pin(streams::iter(priming).chain(frames)),
+        keep_alive,
+        held,
+    )
+}
+
+/// Nothing came for a request that was cancelled: no response is sent.
+fn json_responses(responses: &[Bytes], is_batch: bool) -> Response<Body> {
+    match (is_batch, responses) {
+        (_, []) => stream::empty(StatusCode::ACCEPTED),
+        (false, [response, ..]) => stream::json(StatusCode::OK, response.clone()),
+        (true, responses) => {
+            let mut body = vec![b'['];
+            for (index, response) in responses.iter().enumerate() {
+                if index > 0 {
+                    body.push(b',');
+                }
+                body.extend_from_slice(response);
+            }
+            body.push(b']');
+            stream::json(StatusCode::OK, body.into())
+        }
+    }
+}

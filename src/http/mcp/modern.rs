@@ -1,0 +1,411 @@
+//! Requests of 2026-07-28 and later: stateless, everything in the envelope.
+
+use axum::body::Body;
+use futures_util::{StreamExt as _, stream as streams};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::{
+    Incoming, about, fail, listen, no_place, refusal,
+    route::{self, Routed},
+    stream,
+};
+use crate::{
+    cache::CacheStatus,
+    http::{
+        error::{self, RpcFailure},
+        record::Record,
+        rest::CACHE_HEADER,
+    },
+    lists::{Caller, Read},
+    mcp::{
+        Raw, envelope,
+        envelope::{Envelope, TraceContext},
+        error::RpcError,
+        header as mcp_header,
+        json::{self, RawObject},
+        message::{self, Answer, Request},
+        method::{self, ListKind},
+        param_header::ParamHeaders,
+        sse,
+        version::{self, Version},
+    },
+    relay::{
+        Call,
+        modern::{Flow, Item},
+    },
+    telemetry::{
+        metrics::{Era, Outcome},
+        traces,
+    },
+};
+
+/// Answers a request. `version` is what its envelope names.
+pub(crate) async fn answer(
+    incoming: &Incoming,
+    request: &Request<'_>,
+    version: &str,
+) -> Response<Body> {
+    let record = Record::begin(
+        incoming,
+        request,
+        Era::Modern,
+        &trace(incoming, request.params),
+    );
+    let span = record.span();
+    match serve(incoming, request, version, record)
+        .instrument(span)
+        .await
+    {
+        Ok(response) => response,
+        Err(failure) => fail(&request.id, &failure),
+    }
+}
+
+async fn serve(
+    incoming: &Incoming,
+    request: &Request<'_>,
+    version: &str,
+    record: Record,
+) -> Result<Response<Body>, RpcFailure> {
+    let checked = check(incoming, request, version);
+    let envelope = match checked {
+        Ok(envelope) => envelope,
+        Err(refusal) => {
+            record.end(Outcome::Refused);
+            return Err(refusal);
+        }
+    };
+    let modern = Modern {
+        incoming,
+        request,
+        envelope,
+    };
+    let method = &*request.method;
+    if let Some(kind) = method::list_kind(method) {
+        return modern.list(kind, record).await;
+    }
+    match method {
+        method::DISCOVER => modern.discover(record).await,
+        method::LISTEN => listen::answer(incoming, request, record).await,
+        _ => modern.relay(record).await,
+    }
+}
+
+/// The checks every request has to pass, in the order of the brief.
+fn check(
+    incoming: &Incoming,
+    request: &Request<'_>,
+    version: &str,
+) -> Result<Envelope, RpcFailure> {
+    let bad = |error: RpcError| refusal(StatusCode::BAD_REQUEST, &error);
+    let envelope = Envelope::from_params(request.params)
+        .and_then(|envelope| {
+            envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing"))
+        })
+        .map_err(bad)?;
+    let name = method::name_param(&request.method).and_then(|param| {
+        let params = RawObject::parse(request.params?).ok()?;
+        params.get_str(param).map(|name| name.into_owned())
+    });
+    mcp_header::check_standard_headers(
+        &incoming.headers,
+        version,
+        &request.method,
+        name.as_deref(),
+    )
+    .map_err(bad)?;
+    if Version::parse(version).is_none_or(|version| version.era() == version::Era::Legacy) {
+        return Err(bad(RpcError::unsupported_version(version)));
+    }
+    if method::is_removed_in_modern(&request.method) {
+        return Err(refusal(
+            StatusCode::NOT_FOUND,
+            &RpcError::method_not_found(&request.method),
+        ));
+    }
+    if method::name_param(&request.method).is_some() && name.is_none() {
+        let param = method::name_param(&request.method).unwrap_or_default();
+        return Err(bad(RpcError::invalid_params(format!(
+            "params.{param} is missing or not a string"
+        ))));
+    }
+    Ok(envelope)
+}
+
+/// One request that passed the checks.
+struct Modern<'a> {
+    incoming: &'a Incoming,
+    request: &'a Request<'a>,
+    envelope: Envelope,
+}
+
+impl Modern<'_> {
+    fn caller(&self) -> Caller {
+        Caller {
+            principal: self.incoming.principal,
+            capabilities: self.envelope.capabilities.clone(),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.incoming.gateway.config.cache.list_deadline
+    }
+
+    async fn discover(&self, record: Record) -> Result<Response<Body>, RpcFailure> {
+        let about = match about::about(self.incoming, &self.caller(), self.deadline()).await {
+            Ok(about) => about,
+            Err(failed) => {
+                record.failed();
+                return Err(error::list_failure(&failed, version::Era::Modern));
+            }
+        };
+        let mut result = RawObject::new();
+        result.set("resultType", json::raw_str("complete"));
+        result.set("supportedVersions", json::raw(version::supported()));
+        result.set("capabilities", about.capabilities.for_modern());
+        if let Some(instructions) = about.instructions {
+            result.set("instructions", instructions);
+        }
+        set_hints(&mut result, about.ttl, about.public);
+        let mut meta = RawObject::new();
+        meta.set(envelope::SERVER_INFO, about.server_info);
+        result.set("_meta", meta.to_raw());
+        record.end(Outcome::Ok);
+        Ok(self.cached(&result, about.status))
+    }
+
+    async fn list(&self, kind: ListKind, record: Record) -> Result<Response<Body>, RpcFailure> {
+        let incoming = self.incoming;
+        incoming.gateway.watch(&incoming.target);
+        let cursor =
+            cursor(self.request.params).map_err(|error| refusal(StatusCode::OK, &error))?;
+        let lists = &incoming.gateway.lists;
+        let caller = self.caller();
+        let page = lists
+            .page(
+                &incoming.target,
+                kind,
+                &caller,
+                cursor.as_deref(),
+                self.deadline(),
+            )
+            .await;
+        let page = match page {
+            Ok(page) => page,
+            Err(failed) => {
+                record.failed();
+                return Err(error::list_failure(&failed, version::Era::Modern));
+            }
+        };
+        let body = page.modern_response(&self.request.id);
+        record.end(Outcome::Ok);
+        Ok(with_status(stream::json(StatusCode::OK, body), page.status))
+    }
+
+    fn cached(&self, result: &RawObject<'_>, status: CacheStatus) -> Response<Body> {
+        let body = message::response_bytes(&self.request.id, &Answer::Result(result.to_raw()));
+        with_status(stream::json(StatusCode::OK, body), status)
+    }
+
+    async fn relay(&self, mut record: Record) -> Result<Response<Body>, RpcFailure> {
+        let incoming = self.incoming;
+        let gateway = &incoming.gateway;
+        let caller = self.caller();
+        let method = &*self.request.method;
+        let params = self.request.params;
+        let routed = route::route(
+            gateway,
+            &incoming.target,
+            &caller,
+            method,
+            params,
+            self.deadline(),
+        )
+        .await
+        .map_err(|error| refusal(modern_status(error.code), &error))?;
+        record.server(&routed.server.id);
+        let headers = self.param_headers(&routed, &caller).await?;
+        if method == method::RESOURCES_READ
+            && let Some(read) = self.read_cached(&routed, &caller).await
+        {
+            record.end(Outcome::Ok);
+            let body = message::response_bytes(&self.request.id, &Answer::Result(read.result));
+            return Ok(with_status(stream::json(StatusCode::OK, body), read.status));
+        }
+        let call = Call {
+            server: routed.server,
+            method: method.to_owned(),
+            params: routed.params,
+            principal: incoming.principal,
+            capabilities: self.envelope.capabilities.clone(),
+            log_level: self.envelope.log_level,
+            progress_token: envelope::progress_token(params),
+            trace: traces::outgoing(&trace(incoming, params)),
+            headers,
+            session: None,
+        };
+        let flow = match Flow::begin(&gateway.relay, call).await {
+            Ok(flow) => flow,
+            Err(failed) => {
+                record.failed();
+                return Err(error::relay_failure(&failed, version::Era::Modern));
+            }
+        };
+        self.respond(flow, record).await
+    }
+
+    /// A resource the cache may answer: nothing is asked and nobody listens.
+    async fn read_cached(&self, routed: &Routed, caller: &Caller) -> Option<Read> {
+        let gateway = &self.incoming.gateway;
+        let deadline = Instant::now() + routed.server.timeout;
+        let params = routed.params.as_deref()?;
+        // What the cache cannot answer is asked like any other call, for its error too.
+        gateway
+            .lists
+            .read(&routed.server, caller, params, deadline)
+            .await
+            .ok()
+            .flatten()
+    }
+
+    /// Checks the headers that repeat arguments and makes those for the server.
+    async fn param_headers(
+        &self,
+        routed: &Routed,
+        caller: &Caller,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, RpcFailure> {
+        if self.request.method != method::TOOLS_CALL {
+            return Ok(Vec::new());
+        }
+        let headers = &self.incoming.headers;
+        let params = routed
+            .params
+            .as_deref()
+            .and_then(|params| RawObject::parse(params).ok());
+        let name = params
+            .as_ref()
+            .and_then(|params| params.get_str("name"))
+            .unwrap_or_default();
+        let arguments = params.as_ref().and_then(|params| params.get("arguments"));
+        let tool = self
+            .incoming
+            .gateway
+            .lists
+            .tool(&routed.server, caller, &name, self.deadline())
+            .await;
+        let Some(tool) = tool else {
+            return Ok(unknown(&ParamHeaders::default(), headers).collect());
+        };
+        tool.param_headers
+            .check(headers, arguments)
+            .map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
+        let mut outgoing = tool.param_headers.headers_for(arguments);
+        outgoing.extend(unknown(&tool.param_headers, headers));
+        Ok(outgoing)
+    }
+
+    /// One JSON body when the answer comes first, a stream when something
+    /// precedes it or it takes long.
+    async fn respond(&self, flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
+        let gateway = &self.incoming.gateway;
+        let id = self.request.id.clone();
+        // A stream keeps its own state, so a time-out on its next item loses nothing.
+        let items = streams::unfold(Some(flow), |flow| async {
+            let mut flow = flow?;
+            let item = flow.next().await;
+            let rest = if matches!(item, Item::Done(_)) {
+                None
+            } else {
+                Some(flow)
+            };
+            Some((item, rest))
+        });
+        let mut items = Box::pin(items);
+        let first = match tokio::time::timeout(gateway.config.node.keep_alive, items.next()).await {
+            Ok(Some(Item::Done(answer))) => {
+                record.answered(&answer);
+                let status = match answer.error_code() {
+                    Some(code) => modern_status(code),
+                    None => StatusCode::OK,
+                };
+                return Ok(stream::json(status, message::response_bytes(&id, &answer)));
+            }
+            Ok(Some(Item::Message(first))) => Some(Item::Message(first)),
+            Ok(None) | Err(_) => None,
+        };
+        let held = gateway.stream_place().map_err(|error| no_place(&error))?;
+        let mut record = Some(record);
+        let frames = streams::iter(first)
+            .chain(items)
+            .map(move |item| match item {
+                Item::Message(message) => sse::event(None, None, &message),
+                Item::Done(answer) => {
+                    if let Some(record) = record.take() {
+                        record.answered(&answer);
+                    }
+                    sse::event(None, None, &message::response_bytes(&id, &answer))
+                }
+            });
+        Ok(stream::event_stream(
+            Box::pin(frames),
+            gateway.config.node.keep_alive,
+            held,
+        ))
+    }
+}
+
+/// Headers of parameters that the tool does not know: forwarded untouched.
+fn unknown<'h>(
+    known: &'h ParamHeaders,
+    headers: &'h HeaderMap,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> + 'h {
+    known
+        .unknown(headers)
+        .map(|(name, value)| (name.clone(), value.clone()))
+}
+
+fn modern_status(code: i64) -> StatusCode {
+    error::rpc_status(version::Era::Modern, code)
+}
+
+fn with_status(mut response: Response<Body>, status: CacheStatus) -> Response<Body> {
+    response
+        .headers_mut()
+        .insert(CACHE_HEADER, HeaderValue::from_static(status.as_str()));
+    response
+}
+
+fn set_hints(result: &mut RawObject<'_>, ttl: std::time::Duration, public: bool) {
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    result.set("ttlMs", json::raw(&ttl_ms));
+    result.set(
+        "cacheScope",
+        json::raw_str(if public { "public" } else { "private" }),
+    );
+}
+
+/// The cursor of a list request; an empty one is the first page.
+pub(crate) fn cursor(params: Option<&Raw>) -> Result<Option<String>, RpcError> {
+    let Some(params) = params.and_then(|params| RawObject::parse(params).ok()) else {
+        return Ok(None);
+    };
+    match params.get("cursor") {
+        None => Ok(None),
+        Some(_) => match params.get_str("cursor") {
+            Some(cursor) => Ok(Some(cursor.into_owned()).filter(|cursor| !cursor.is_empty())),
+            None => Err(RpcError::invalid_params("cursor has to be a string")),
+        },
+    }
+}
+
+/// The client's trace: `_meta` first, then the header.
+pub(crate) fn trace(incoming: &Incoming, params: Option<&Raw>) -> TraceContext {
+    let trace = envelope::trace_context(params);
+    if trace.traceparent.is_some() {
+        trace
+    } else {
+        TraceContext::from_headers(&incoming.headers)
+    }
+}

@@ -1,0 +1,266 @@
+//! The standalone stream of a legacy session (`GET`): what a server says that
+//! belongs to no request, and the events of broken streams again.
+//!
+//! A session may open several; the newest one on any node gets the messages,
+//! so that each message goes out once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream as streams};
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Incoming, accepts, legacy, refuse, route,
+    stream::{self, Frames},
+};
+use crate::{
+    changes,
+    fleet::{Change, Heard, News},
+    lists::{Caller, Target},
+    mcp::{error::RpcError, header as mcp_header, json, message, method, sse, version::Version},
+    relay::{event_log::Replay, standalone::Standalone},
+    session::Session,
+};
+
+/// Events a slow client may be behind.
+const BACKLOG: usize = 64;
+
+/// `GET` on an MCP endpoint.
+pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
+    if !accepts(&incoming.headers, "text/event-stream")
+        || !incoming.headers.contains_key(&mcp_header::SESSION_ID)
+    {
+        return not_offered();
+    }
+    let session = match legacy::session(&incoming).await {
+        Ok(session) => session,
+        Err(refusal) => return refusal,
+    };
+    let gateway = Arc::clone(&incoming.gateway);
+    let held = match gateway.stream_place() {
+        Ok(held) => held,
+        Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error),
+    };
+    let frames = match replay(&incoming, &session).await {
+        Ok(Some(replay)) if !Standalone::is_standalone(replay.stream()) => replayed(replay),
+        Ok(Some(replay)) => {
+            let missed = replay.into_read();
+            let missed = missed
+                .into_iter()
+                .map(|event| sse::event(Some(&event.id), None, &event.message));
+            Box::pin(streams::iter(missed).chain(framed(incoming, session)))
+        }
+        Ok(None) => framed(incoming, session),
+        Err(refusal) => return refusal,
+    };
+    stream::event_stream(frames, gateway.config.node.keep_alive, held)
+}
+
+/// No page and no stream here without a session.
+fn not_offered() -> Response<Body> {
+    let mut response = stream::empty(StatusCode::METHOD_NOT_ALLOWED);
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+async fn replay(incoming: &Incoming, session: &Session) -> Result<Option<Replay>, Response<Body>> {
+    let bad = |error: &RpcError| refuse(StatusCode::BAD_REQUEST, None, error);
+    let last = mcp_header::single(&incoming.headers, &mcp_header::LAST_EVENT_ID)
+        .map_err(|error| bad(&error))?;
+    let Some(last) = last else { return Ok(None) };
+    Replay::begin(&session.key, last, &incoming.gateway.store)
+        .await
+        .map_err(|error| {
+            tracing::warn!(%error, "a stream cannot be resumed now");
+            let error = RpcError::internal("streams cannot be resumed now: try again");
+            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        })
+}
+
+/// The rest of a request's stream.
+fn replayed(replay: Replay) -> Frames {
+    let events = streams::unfold(Some(replay), |replay| async {
+        let mut replay = replay?;
+        let event = replay.next().await?;
+        let frame = sse::event(Some(&event.id), None, &event.message);
+        Some((frame, if event.is_last { None } else { Some(replay) }))
+    });
+    Box::pin(events)
+}
+
+fn framed(incoming: Incoming, session: Arc<Session>) -> Frames {
+    let events =
+        live(incoming, session).map(|event| sse::event(event.id.as_deref(), None, &event.message));
+    Box::pin(events)
+}
+
+/// One event of the stream.
+pub(crate) struct Event {
+    pub(crate) id: Option<String>,
+    pub(crate) message: Bytes,
+}
+
+/// Messages as they come.
+pub(crate) fn live(incoming: Incoming, session: Arc<Session>) -> impl Stream<Item = Event> + Send {
+    let (sender, received) = mpsc::channel(BACKLOG);
+    let tasks = incoming.gateway.tasks.clone();
+    let closed = sender.clone();
+    tasks.clone().spawn_brief(async move {
+        tokio::select! {
+            () = tasks.stopping().cancelled() => {}
+            () = closed.closed() => {}
+            () = run(incoming, session, sender) => {}
+        }
+    });
+    streams::unfold(received, |mut received| async {
+        let event = received.recv().await?;
+        Some((event, received))
+    })
+}
+
+async fn run(incoming: Incoming, session: Arc<Session>, events: mpsc::Sender<Event>) {
+    let gateway = Arc::clone(&incoming.gateway);
+    let mut news = gateway.fleet.listen();
+    let mut standalone = Standalone::open(&gateway.relay, &session);
+    let taken = News::StreamTaken {
+        session: session.key.to_string(),
+        stream: standalone.stream().to_string(),
+    };
+    gateway.fleet.tell(taken).await;
+    if session.version >= Version::V2025_11_25
+        && let Some(id) = standalone.open_log().await
+    {
+        events
+            .send(Event {
+                id: Some(id),
+                message: Bytes::new(),
+            })
+            .await
+            .ok();
+    }
+    gateway.watch(&incoming.target);
+    if let Target::One(server) = &incoming.target {
+        standalone.attach(server, legacy::upstream_session(&incoming, &session));
+    }
+    let mut watched = Watched::default();
+    watched.follow(&incoming, &session).await;
+    loop {
+        let message = tokio::select! {
+            message = standalone.next() => message,
+            heard = news.next() => {
+                let Some(heard) = heard else { return };
+                if is_taken(&heard, &session, standalone.stream()) {
+                    standalone.fall_silent();
+                    // A newer stream has the session; this one only stays open.
+                    std::future::pending::<()>().await;
+                }
+                if concerns(&heard, &session) {
+                    watched.follow(&incoming, &session).await;
+                }
+                match notification(&heard, &incoming.target, &session) {
+                    Some(message) => message,
+                    None => continue,
+                }
+            }
+        };
+        let id = standalone.log(&message).await;
+        if events.send(Event { id, message }).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn is_taken(heard: &Heard, session: &Session, own: &str) -> bool {
+    match heard {
+        Heard::News(news) => matches!(&**news, News::StreamTaken { session: key, stream }
+            if **key == *session.key && stream != own),
+        Heard::Gap => false,
+    }
+}
+
+fn concerns(heard: &Heard, session: &Session) -> bool {
+    match heard {
+        Heard::News(news) => {
+            matches!(&**news, News::SessionChanged { session: key } if **key == *session.key)
+        }
+        Heard::Gap => true,
+    }
+}
+
+/// What a change means for this session.
+fn notification(heard: &Heard, target: &Target, session: &Session) -> Option<Bytes> {
+    let Heard::News(news) = heard else {
+        return None;
+    };
+    let News::Changed { server, change } = &**news else {
+        return None;
+    };
+    if let Target::One(own) = target
+        && own.id.as_str() != server
+    {
+        return None;
+    }
+    let mut message = Vec::new();
+    match change {
+        Change::Tools => message::write_notification(&mut message, method::TOOLS_CHANGED, None),
+        Change::Prompts => message::write_notification(&mut message, method::PROMPTS_CHANGED, None),
+        Change::Resources => {
+            message::write_notification(&mut message, method::RESOURCES_CHANGED, None)
+        }
+        Change::Resource { uri } => {
+            if !session.is_subscribed(uri) {
+                return None;
+            }
+            let params = json::raw(&serde_json::json!({ "uri": uri }));
+            message::write_notification(&mut message, method::RESOURCE_UPDATED, Some(&params));
+        }
+    }
+    Some(message.into())
+}
+
+/// The resources this stream keeps watched.
+#[derive(Default)]
+struct Watched(BTreeMap<String, changes::Subscription>);
+
+impl Watched {
+    /// Watches what the session subscribed to and nothing else.
+    async fn follow(&mut self, incoming: &Incoming, session: &Session) {
+        let wanted = session.subscriptions();
+        self.0.retain(|uri, _| wanted.contains(uri));
+        let caller = Caller {
+            principal: incoming.principal,
+            capabilities: session.capabilities.clone(),
+        };
+        for uri in wanted {
+            if self.0.contains_key(&uri) {
+                continue;
+            }
+            let gateway = &incoming.gateway;
+            let params = json::raw(&serde_json::json!({ "uri": uri }));
+            let deadline = Instant::now() + gateway.config.cache.list_deadline;
+            let method = method::RESOURCES_SUBSCRIBE;
+            let routed = route::route(
+                gateway,
+                &incoming.target,
+                &caller,
+                method,
+                Some(&params),
+                deadline,
+            )
+            .await;
+            if let Ok(routed) = routed {
+                self.0
+                    .insert(uri.clone(), gateway.changes.subscribe(&routed.server, &uri));
+            }
+        }
+    }
+}

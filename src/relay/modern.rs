@@ -1,0 +1,258 @@
+//! A modern client's side of a call: everything belongs to one request.
+//!
+//! Notifications go out on the request's stream, a question ends the request
+//! with `input_required`, dropping the flow (the client closed its stream)
+//! cancels the call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    Begun, Call, Relay, RelayError,
+    ask::{self, State},
+    park::{self, Claimed},
+};
+use crate::{
+    mcp::{
+        Raw,
+        capabilities::InputKind,
+        envelope::LogLevel,
+        error::RpcError,
+        json::RawObject,
+        message::{self, Answer, Message},
+        method,
+        mrtr::{self, InputRequired, Retry},
+        shape::{self, ModernResult},
+        version::Era,
+    },
+    upstream::Event,
+};
+
+/// What the client is sent next.
+#[derive(Debug)]
+pub enum Item {
+    /// A notification, a whole message.
+    Message(Bytes),
+    /// The answer; nothing follows.
+    Done(Answer),
+}
+
+/// A call on behalf of a modern client.
+#[derive(Debug)]
+pub struct Flow {
+    relay: Arc<Relay>,
+    call: Call,
+    source: Source,
+    server_info: Box<Raw>,
+    era: Era,
+    deadline: Instant,
+    call_ends: Instant,
+    last_progress: f64,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The call as this node made it.
+    Begun(Begun),
+    /// A call another request left parked.
+    Claimed(Claimed),
+    /// Said its last word.
+    Ended,
+}
+
+impl Flow {
+    /// Makes the call, or takes up the one that the client's answers belong to.
+    ///
+    /// # Errors
+    /// When no replica takes the call, or the state sent along is refused.
+    pub async fn begin(relay: &Arc<Relay>, mut call: Call) -> Result<Self, RelayError> {
+        let now = Instant::now();
+        let deadline = now + call.server.timeout;
+        let described = relay.describe(&call.server, deadline).await?;
+        let era = described.version.era();
+        let source = match Self::resume(relay, &call, era)? {
+            Resume::Claim {
+                holder,
+                round,
+                answers,
+            } => Source::Claimed(park::claim(relay, holder, round, answers).await?),
+            Resume::SendAgain(params) => {
+                call.params = params;
+                Source::Begun(relay.begin(&call, deadline).await?)
+            }
+            Resume::AsIs => Source::Begun(relay.begin(&call, deadline).await?),
+        };
+        let call_ends = now + relay.settings.max_duration;
+        let server_info = described
+            .server_info
+            .clone()
+            .unwrap_or_else(|| relay.settings.server_info.clone());
+        Ok(Self {
+            relay: Arc::clone(relay),
+            call,
+            source,
+            server_info,
+            era,
+            deadline,
+            call_ends,
+            last_progress: f64::NEG_INFINITY,
+        })
+    }
+
+    /// Whether the parameters carry answers to questions of ours. Toward a
+    /// modern server answers and state are its own and pass untouched.
+    fn resume(relay: &Relay, call: &Call, era: Era) -> Result<Resume, RelayError> {
+        if era == Era::Modern || !method::allows_input_required(&call.method) {
+            return Ok(Resume::AsIs);
+        }
+        let params = call.params.as_deref();
+        let Some(retry) = Retry::from_params(params).map_err(RelayError::Rpc)? else {
+            return Ok(Resume::AsIs);
+        };
+        let Some(state) = retry.state else {
+            // Answers without a state belong to no call of ours: a legacy server never sees them.
+            return Ok(Resume::SendAgain(mrtr::without_retry(params)));
+        };
+        let digest = ask::digest(&call.server.id, &call.method, params);
+        match State::open(&state, &relay.sealer, &call.principal, &digest)
+            .map_err(RelayError::Rpc)?
+        {
+            State::Parked { mailbox, round, .. } => Ok(Resume::Claim {
+                holder: mailbox,
+                round,
+                answers: retry.responses,
+            }),
+            State::SendAgain { .. } => Ok(Resume::SendAgain(mrtr::without_retry(params))),
+        }
+    }
+
+    /// What the client is sent next; after [`Item::Done`] nothing. Cancel safe.
+    pub async fn next(&mut self) -> Item {
+        loop {
+            let deadline = self.deadline.min(self.call_ends);
+            let event = match &mut self.source {
+                Source::Begun(begun) => begun.next(deadline).await,
+                Source::Claimed(claimed) => claimed.next(deadline).await,
+                Source::Ended => {
+                    return Item::Done(Answer::error(&RpcError::internal("the call is over")));
+                }
+            };
+            match event {
+                Ok(Event::Notification(message)) => {
+                    if self.wants(&message) {
+                        return Item::Message(message);
+                    }
+                }
+                Ok(Event::Ask(asked)) => {
+                    let answer = match std::mem::replace(&mut self.source, Source::Ended) {
+                        Source::Begun(begun) => {
+                            let digest = ask::digest(
+                                &self.call.server.id,
+                                &self.call.method,
+                                self.call.params.as_deref(),
+                            );
+                            park::park(&self.relay, begun, &self.call, digest, asked).await
+                        }
+                        // A claimed call asks through its holder, which answers with Done.
+                        Source::Claimed(_) | Source::Ended => Err(RelayError::Unavailable),
+                    };
+                    return Item::Done(
+                        answer.unwrap_or_else(|error| Answer::error(&error.to_rpc())),
+                    );
+                }
+                Ok(Event::Done(answer)) => {
+                    self.source = Source::Ended;
+                    return Item::Done(self.shaped(answer));
+                }
+                Err(error) => {
+                    self.source = Source::Ended;
+                    return Item::Done(Answer::error(&error.to_rpc()));
+                }
+            }
+        }
+    }
+
+    /// Whether a notification may go out on this request's stream. Progress
+    /// that is reported also proves that the call is alive.
+    fn wants(&mut self, message: &[u8]) -> bool {
+        let Ok(Message::Notification(notification)) = message::parse_message(message) else {
+            return false;
+        };
+        let params = notification
+            .params
+            .and_then(|params| RawObject::parse(params).ok());
+        match &*notification.method {
+            method::PROGRESS => {
+                let progress =
+                    params.and_then(|params| params.get("progress")?.get().parse::<f64>().ok());
+                let grows = self.call.progress_token.is_some()
+                    && progress.is_some_and(|now| now > self.last_progress);
+                if let Some(progress) = progress.filter(|_| grows) {
+                    self.last_progress = progress;
+                    self.deadline = Instant::now() + self.call.server.timeout;
+                }
+                grows
+            }
+            method::LOG_MESSAGE => {
+                let level = params.and_then(|params| LogLevel::parse(&params.get_str("level")?));
+                self.call
+                    .log_level
+                    .is_some_and(|least| level.is_some_and(|level| level >= least))
+            }
+            // Changes travel on listen streams only, everything else has no place here.
+            _ => false,
+        }
+    }
+
+    /// The server's answer as a modern client expects it.
+    fn shaped(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Result(result) => {
+                let context = ModernResult {
+                    method: &self.call.method,
+                    cache: None,
+                    server_info: &self.server_info,
+                };
+                Answer::Result(shape::result_for_modern(&result, &context).into_owned())
+            }
+            Answer::Error(error) if self.era == Era::Modern => Answer::Error(error),
+            Answer::Error(error) => self
+                .url_elicitation(&error)
+                .unwrap_or_else(|| Answer::Error(shape::error_for_modern(&error).into_owned())),
+        }
+    }
+
+    /// A 2025-11-25 server's "visit these URLs first" as questions; the retry
+    /// sends the call again.
+    fn url_elicitation(&self, error: &Raw) -> Option<Answer> {
+        let mut required = InputRequired::from_url_error(error)?;
+        if !self.call.capabilities.allows(InputKind::ElicitUrl) {
+            return Some(Answer::error(&RpcError::missing_capability(
+                &InputKind::ElicitUrl.required(),
+            )));
+        }
+        let digest = ask::digest(
+            &self.call.server.id,
+            &self.call.method,
+            self.call.params.as_deref(),
+        );
+        required.state =
+            Some(State::SendAgain { digest }.seal(&self.relay.sealer, &self.call.principal));
+        Some(Answer::Result(required.to_raw()))
+    }
+}
+
+enum Resume {
+    /// An ordinary call.
+    AsIs,
+    /// The call again, with these parameters.
+    SendAgain(Option<Box<Raw>>),
+    /// A parked call.
+    Claim {
+        holder: String,
+        round: u32,
+        answers: Vec<(String, Box<Raw>)>,
+    },
+}

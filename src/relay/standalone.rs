@@ -1,0 +1,211 @@
+//! What belongs to no call in a legacy session: the server's unsolicited
+//! messages and questions, and the client's answers to those.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    Relay,
+    event_log::EventLog,
+    legacy::mailbox_address,
+    mailbox::{Letter, Mailbox},
+};
+use crate::{
+    ids::hex,
+    mcp::{
+        message::{self, Message, RequestId},
+        method,
+    },
+    servers::{Replica, Server},
+    session::Session,
+    upstream::{ClientSession, Event, Exchange, UpstreamError},
+};
+
+/// Streams of this kind are told apart by their first letter.
+const PREFIX: &str = "g";
+
+/// One standalone stream at work.
+pub(crate) struct Standalone {
+    relay: Arc<Relay>,
+    session: Arc<Session>,
+    log: EventLog,
+    upstream: Option<Upstream>,
+    mailbox: Option<Mailbox>,
+    /// Prefix of the ids of questions asked here.
+    call: String,
+    asked: u64,
+    questions: HashMap<String, RequestId>,
+}
+
+struct Upstream {
+    replica: Arc<Replica>,
+    session: ClientSession,
+    exchange: Option<Exchange>,
+    /// When a lost or refused stream may be opened again.
+    retry_at: Instant,
+}
+
+enum Heard {
+    Event(Result<Event, UpstreamError>),
+    Letter(Letter),
+}
+
+impl Standalone {
+    pub(crate) fn open(relay: &Arc<Relay>, session: &Arc<Session>) -> Self {
+        Self {
+            relay: Arc::clone(relay),
+            session: Arc::clone(session),
+            log: EventLog::named(
+                PREFIX,
+                &session.key,
+                Arc::clone(&relay.store),
+                &relay.settings,
+            ),
+            upstream: None,
+            mailbox: None,
+            call: hex(&rand::random::<[u8; 8]>()),
+            asked: 0,
+            questions: HashMap::new(),
+        }
+    }
+
+    /// Whether an event's stream was one of these.
+    pub(crate) fn is_standalone(stream: &str) -> bool {
+        stream.starts_with(PREFIX)
+    }
+
+    pub(crate) fn stream(&self) -> &str {
+        self.log.stream()
+    }
+
+    pub(crate) async fn open_log(&self) -> Option<String> {
+        self.log.open().await
+    }
+
+    /// Writes an event for a client that resumes; answers its id.
+    pub(crate) async fn log(&self, message: &Bytes) -> Option<String> {
+        self.log.append(message, false).await
+    }
+
+    /// Listens to the session's own stream at a legacy server.
+    pub(crate) fn attach(&mut self, server: &Server, session: ClientSession) {
+        if let Some(replica) = server.home_of(&session.key, &[]) {
+            self.upstream = Some(Upstream {
+                replica,
+                session,
+                exchange: None,
+                retry_at: Instant::now(),
+            });
+        }
+    }
+
+    /// Another stream has the session now.
+    pub(crate) fn fall_silent(&mut self) {
+        self.upstream = None;
+        self.mailbox = None;
+    }
+
+    /// The next message for the client. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Bytes {
+        loop {
+            match self.hear().await {
+                Heard::Event(Ok(Event::Notification(message))) => {
+                    if !travels_as_news(&message) {
+                        return message;
+                    }
+                }
+                Heard::Event(Ok(Event::Ask(ask))) => {
+                    let number = self.asked.to_string();
+                    self.asked += 1;
+                    let id = RequestId::new_string(&format!("{}.{number}", self.call));
+                    let mut message = Vec::new();
+                    message::write_request(&mut message, &id, &ask.method, ask.params.as_deref());
+                    self.questions.insert(number, ask.key);
+                    return message.into();
+                }
+                Heard::Event(Ok(Event::Done(_)) | Err(_)) => self.lost(),
+                Heard::Letter(Letter::Answered { key, answer }) => {
+                    let Some(asked) = self.questions.remove(&key) else {
+                        continue;
+                    };
+                    if let Some(exchange) = self
+                        .upstream
+                        .as_mut()
+                        .and_then(|upstream| upstream.exchange.as_mut())
+                        && let Err(error) = exchange.answer(&asked, &answer).await
+                    {
+                        tracing::debug!(
+                            error = &error as &dyn std::error::Error,
+                            "an answer was not passed on"
+                        );
+                    }
+                }
+                Heard::Letter(_) => {}
+            }
+        }
+    }
+
+    async fn hear(&mut self) -> Heard {
+        if self.mailbox.is_none() && self.upstream.is_some() {
+            let address = mailbox_address(&self.session.key, &self.call);
+            self.mailbox = Some(self.relay.mailboxes.open(address).await);
+        }
+        let relay = &self.relay;
+        let event = async {
+            match &mut self.upstream {
+                Some(upstream) => upstream.next(relay).await,
+                None => std::future::pending().await,
+            }
+        };
+        match &mut self.mailbox {
+            Some(mailbox) => tokio::select! {
+                letter = mailbox.next() => Heard::Letter(letter),
+                event = event => Heard::Event(event),
+            },
+            None => Heard::Event(event.await),
+        }
+    }
+
+    fn lost(&mut self) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.exchange = None;
+            upstream.retry_at = Instant::now() + self.relay.settings.stream_retry;
+        }
+    }
+}
+
+impl Upstream {
+    async fn next(&mut self, relay: &Arc<Relay>) -> Result<Event, UpstreamError> {
+        if self.exchange.is_none() {
+            tokio::time::sleep_until(self.retry_at).await;
+            let deadline = Instant::now() + relay.settings.stream_retry;
+            let opened = relay
+                .upstreams
+                .session_stream(&self.replica, &self.session, deadline)
+                .await;
+            match opened {
+                Ok(mut exchange) => {
+                    exchange.set_deadline(None);
+                    self.exchange = Some(exchange);
+                }
+                // Modern servers and those without such a stream will not have one later either.
+                Err(UpstreamError::NotOffered(_)) => return std::future::pending().await,
+                Err(error) => return Err(error),
+            }
+        }
+        match &mut self.exchange {
+            Some(exchange) => exchange.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Changes reach clients as news, from the one watch there is per server.
+fn travels_as_news(message: &[u8]) -> bool {
+    matches!(message::parse_message(message), Ok(Message::Notification(notification)) if matches!(
+        &*notification.method,
+        method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED | method::RESOURCE_UPDATED
+    ))
+}

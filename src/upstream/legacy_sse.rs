@@ -1,0 +1,133 @@
+//! HTTP+SSE of 2024-11-05: one GET carries everything the server says, each
+//! message to it is a POST to the address that the first event names.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use http::{HeaderMap, Uri};
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+use url::Url;
+
+use super::{
+    Shared, UpstreamError,
+    changes::Changes,
+    incoming::{self, EventReader, ended},
+    link::{Channel, Link},
+    resume::Origin,
+    router::{Owner, Router},
+};
+use crate::ids::ReplicaId;
+
+/// Opens the stream and learns where to POST.
+pub(super) async fn connect(
+    shared: &Arc<Shared>,
+    replica: &ReplicaId,
+    uri: &Uri,
+    changes: &Changes,
+    owner: Owner,
+    deadline: Instant,
+) -> Result<Arc<Link>, UpstreamError> {
+    let origin = Origin {
+        http: shared.http.clone(),
+        uri: uri.clone(),
+        headers: HeaderMap::new(),
+        max_message_bytes: shared.settings.max_message_bytes,
+    };
+    let mut events = origin.open(None, deadline).await?;
+    let first = timeout_at(deadline, events.next())
+        .await
+        .map_err(|_| UpstreamError::TimedOut { sent: true })??;
+    let endpoint = first
+        .filter(|event| event.event.as_deref() == Some("endpoint"))
+        .ok_or_else(|| {
+            UpstreamError::Malformed("the stream does not begin with `endpoint`".into())
+        })?;
+    let messages = resolve(uri, &endpoint.data)?;
+    let link = Link::new(
+        replica.clone(),
+        Channel::Sse { messages },
+        Router::new(owner, changes.clone()),
+        shared.closing.child_token(),
+    );
+    let (reader, shared_too) = (Arc::clone(&link), Arc::clone(shared));
+    shared.tasks.spawn_brief(async move {
+        tokio::select! {
+            () = reader.end.cancelled() => {}
+            error = follow(&reader, &shared_too, events) => {
+                debug!(replica = %reader.replica, %error, "an HTTP+SSE stream ended");
+            }
+        }
+        // Losing the stream ends the session.
+        reader.mark_lost();
+        reader.router.close(&ended());
+        reader.end.cancel();
+    });
+    Ok(link)
+}
+
+async fn follow(link: &Arc<Link>, shared: &Arc<Shared>, mut events: EventReader) -> UpstreamError {
+    let mut messages = VecDeque::new();
+    loop {
+        let event = match events.next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return ended(),
+            Err(error) => return error,
+        };
+        if event.data.is_empty() || event.event.as_deref().is_some_and(|name| name != "message") {
+            continue;
+        }
+        if let Err(error) = incoming::read(&event.data, &mut messages) {
+            debug!(replica = %link.replica, %error, "an event is skipped");
+        }
+        for message in messages.drain(..) {
+            link.route(shared, message);
+        }
+    }
+}
+
+/// The address to POST to; never of another origin, which could be anything
+/// inside our network.
+fn resolve(base: &Uri, endpoint: &[u8]) -> Result<Uri, UpstreamError> {
+    let base = Url::parse(&base.to_string()).map_err(UpstreamError::malformed)?;
+    let endpoint = std::str::from_utf8(endpoint).map_err(UpstreamError::malformed)?;
+    let target = base
+        .join(endpoint.trim())
+        .map_err(UpstreamError::malformed)?;
+    if target.origin() != base.origin() {
+        return Err(UpstreamError::Malformed(
+            "the endpoint event names another origin".into(),
+        ));
+    }
+    target.as_str().parse().map_err(UpstreamError::malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_resolved_within_the_origin() {
+        let base: Uri = "http://host:8000/sse?x=1".parse().unwrap();
+        let good = [
+            (
+                "/messages?sessionId=1",
+                "http://host:8000/messages?sessionId=1",
+            ),
+            ("messages", "http://host:8000/messages"),
+            ("http://host:8000/m", "http://host:8000/m"),
+            ("?s=1\n", "http://host:8000/sse?s=1"),
+        ];
+        for (endpoint, expected) in good {
+            let resolved = resolve(&base, endpoint.as_bytes()).unwrap();
+            assert_eq!(resolved.to_string(), expected);
+        }
+        for bad in [
+            "http://other:8000/m",
+            "//other/m",
+            "https://host:8000/m",
+            "http://host/m",
+        ] {
+            assert!(resolve(&base, bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! A way to and from one replica: where messages are sent, who gets what
+//! arrives, whether it still works. What was agreed over it is a `session`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared, UpstreamError,
+    client::{discard, failure},
+    incoming::ended,
+    resume::Origin,
+    router::Router,
+};
+use crate::{
+    ids::ReplicaId,
+    mcp::{error::RpcError, header, version::Version},
+};
+
+/// How messages reach the replica.
+#[derive(Debug)]
+pub(super) enum Channel {
+    /// Streamable HTTP: each message is a POST, answers come on its response.
+    Http {
+        uri: Uri,
+        /// Version and session id.
+        headers: HeaderMap,
+    },
+    /// HTTP+SSE: messages are POSTed, everything arrives on one event stream.
+    Sse { messages: Uri },
+    /// A child process: both ways are pipes.
+    Stdio { input: mpsc::Sender<Bytes> },
+}
+
+/// A way to and from one replica.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) replica: ReplicaId,
+    pub(super) channel: Channel,
+    pub(super) router: Arc<Router>,
+    /// Cancelled when it ends; its readers and its process watch this.
+    pub(super) end: CancellationToken,
+    lost: AtomicBool,
+    /// Held while the standalone stream is being opened.
+    pub(super) opening_standalone: tokio::sync::Mutex<()>,
+    /// Whether the standalone stream is being read.
+    pub(super) standalone: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new(
+        replica: ReplicaId,
+        channel: Channel,
+        router: Arc<Router>,
+        end: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            replica,
+            channel,
+            router,
+            end,
+            lost: AtomicBool::new(false),
+            opening_standalone: tokio::sync::Mutex::new(()),
+            standalone: AtomicBool::new(false),
+        })
+    }
+
+    /// Where its streams are opened; `None` for channels without.
+    pub(super) fn origin(&self, shared: &Shared) -> Option<Origin> {
+        match &self.channel {
+            Channel::Http { uri, headers } => Some(Origin {
+                http: shared.http.clone(),
+                uri: uri.clone(),
+                headers: headers.clone(),
+                max_message_bytes: shared.settings.max_message_bytes,
+            }),
+            Channel::Sse { .. } | Channel::Stdio { .. } => None,
+        }
+    }
+
+    /// Sends a message that is answered elsewhere, or not at all.
+    pub(super) async fn send(
+        &self,
+        shared: &Shared,
+        message: Bytes,
+        deadline: Instant,
+    ) -> Result<(), UpstreamError> {
+        let (uri, headers) = match &self.channel {
+            Channel::Stdio { input } => {
+                return match timeout_at(deadline, input.send(message)).await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_)) => Err(ended()),
+                    Err(_) => Err(UpstreamError::TimedOut { sent: false }),
+                };
+            }
+            Channel::Http { uri, headers } => (uri, headers.clone()),
+            Channel::Sse { messages } => (messages, HeaderMap::new()),
+        };
+        let response = shared.http.post(uri, headers, message, deadline).await?;
+        if response.status().is_success() {
+            discard(response.into_body(), deadline).await;
+            return Ok(());
+        }
+        let status = response.status();
+        let (error, body) = failure(response, deadline).await;
+        if self.has_id() && is_session_loss(status, &error, body.as_ref()) {
+            self.mark_lost();
+            return Err(UpstreamError::SessionLost);
+        }
+        Err(error)
+    }
+
+    /// The session id, where the server gave one.
+    pub(super) fn session_id(&self) -> Option<&HeaderValue> {
+        match &self.channel {
+            Channel::Http { headers, .. } => headers.get(header::SESSION_ID),
+            Channel::Sse { .. } | Channel::Stdio { .. } => None,
+        }
+    }
+
+    /// Whether the server gave a session id.
+    pub(super) fn has_id(&self) -> bool {
+        self.session_id().is_some()
+    }
+
+    /// Whether many messages share a stream, so that a question names no call.
+    pub(super) fn is_shared_stream(&self) -> bool {
+        !matches!(self.channel, Channel::Http { .. })
+    }
+
+    /// No further call may use it: the other side does not know it any more.
+    /// `false` when that was known.
+    pub(super) fn mark_lost(&self) -> bool {
+        !self.lost.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether a new call may use it.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.lost.load(Ordering::Acquire) && !self.end.is_cancelled()
+    }
+
+    /// Whether messages for its calls may come on the standalone stream.
+    pub(super) fn reads_standalone(&self) -> bool {
+        self.standalone.load(Ordering::Acquire)
+    }
+}
+
+/// The headers of a legacy request.
+pub(super) fn session_headers(version: Version, id: Option<&HeaderValue>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    if let Some(id) = id {
+        headers.insert(header::SESSION_ID, id.clone());
+    }
+    if version >= Version::V2025_06_18 {
+        let version = HeaderValue::from_static(version.as_str());
+        headers.insert(header::PROTOCOL_VERSION, version);
+    }
+    headers
+}
+
+/// Whether a refusal of a request with a session header means that the server
+/// no longer knows the session. The protocol says 404; rmcp before 1.0 says a
+/// bare 401, and several servers made with the TypeScript and Python SDKs say
+/// 400 in words.
+pub(super) fn is_session_loss(
+    status: StatusCode,
+    error: &UpstreamError,
+    body: Option<&Bytes>,
+) -> bool {
+    let UpstreamError::Http {
+        text,
+        www_authenticate,
+        ..
+    } = error
+    else {
+        return false;
+    };
+    match status {
+        StatusCode::NOT_FOUND => true,
+        StatusCode::UNAUTHORIZED => www_authenticate.is_none(),
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+            let said = body.and_then(error_message).unwrap_or_else(|| text.clone());
+            let said = said.to_ascii_lowercase();
+            ["session", "not initialized", "expect initialize"]
+                .iter()
+                .any(|words| said.contains(words))
+        }
+        _ => false,
+    }
+}
+
+fn error_message(body: &Bytes) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        error: &'a crate::mcp::Raw,
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    RpcError::parse(body.error).map(|error| error.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, www_authenticate: bool, text: &str) -> (StatusCode, UpstreamError) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let error = UpstreamError::Http {
+            status,
+            text: text.to_owned(),
+            www_authenticate: www_authenticate.then(|| HeaderValue::from_static("Bearer")),
+            retry_after: None,
+        };
+        (status, error)
+    }
+
+    #[test]
+    fn session_loss_is_recognised_in_all_its_spellings() {
+        let cases = [
+            (404, false, "", true),
+            (401, false, "", true),
+            (401, true, "", false),
+            (403, false, "no such session", false),
+            (
+                400,
+                false,
+                "Bad Request: No valid session ID provided",
+                true,
+            ),
+            (400, false, "Bad Request: Server not initialized", true),
+            (
+                422,
+                false,
+                "Unexpected message, expect initialize request",
+                true,
+            ),
+            (
+                400,
+                false,
+                "Bad Request: Unsupported protocol version",
+                false,
+            ),
+            (500, false, "session store down", false),
+        ];
+        for (status, auth, text, lost) in cases {
+            let (code, error) = refusal(status, auth, text);
+            assert_eq!(is_session_loss(code, &error, None), lost, "{status} {text}");
+        }
+        let (code, error) = refusal(400, false, "{..");
+        let body = Bytes::from_static(
+            br#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Session terminated"},"id":null}"#,
+        );
+        assert!(is_session_loss(code, &error, Some(&body)));
+    }
+
+    #[test]
+    fn the_version_header_is_sent_since_2025_06_18() {
+        let id = HeaderValue::from_static("s");
+        let old = session_headers(Version::V2025_03_26, Some(&id));
+        assert_eq!(old.len(), 1);
+        let new = session_headers(Version::V2025_06_18, Some(&id));
+        assert_eq!(new[header::PROTOCOL_VERSION], "2025-06-18");
+    }
+}
