@@ -495,7 +495,7 @@ mod tests {
         let refused = std::io::Error::other("tcp connect 10.1.2.3:99 refused");
         let error = ListError::Upstream {
             server: id("notes"),
-            error: UpstreamError::ConnectFailed(Arc::new(refused)),
+            error: Box::new(UpstreamError::ConnectFailed(Arc::new(refused))),
         };
         let failure = list_failure(&error, Era::Modern);
         let Answer::Error(raw) = &failure.answer else {
