@@ -9,7 +9,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    Caller, Catalogue, Lists, Tool, as_part, document, document_key, list_key, uri_template,
+    Caller, Catalogue, Lists, Tool,
+    source::{as_part, document, document_key, list_key},
+    uri_template,
 };
 use crate::{
     ids::Principal,
