@@ -139,6 +139,8 @@ pub struct Lists {
     /// Resources whose server does not allow them to be kept, so that reading
     /// them takes the direct way.
     not_kept: moka::sync::Cache<(ServerId, String), ()>,
+    /// Servers whose tools could not be listed lately, so that calls do not wait.
+    unlisted: moka::sync::Cache<ServerId, ()>,
 }
 
 impl Lists {
@@ -163,6 +165,10 @@ impl Lists {
             not_kept: moka::sync::Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(Duration::from_secs(600))
+                .build(),
+            unlisted: moka::sync::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(lookup::NOT_AGAIN_FOR)
                 .build(),
         }
     }

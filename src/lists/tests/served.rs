@@ -305,6 +305,21 @@ async fn legacy_lists_may_depend_on_what_the_client_can_do() {
     }
 }
 
+#[tokio::test]
+async fn calls_do_not_wait_for_a_list_that_does_not_come() {
+    let fake = with_tools(&["a"]).slow(Duration::from_secs(30));
+    let node = node(&config(), vec![Known("slow", vec![Some(&fake)])]).await;
+    let slow = node.server("slow");
+    let look = async || {
+        let begun = Instant::now();
+        let tool = node.lists.tool(&slow, &anyone(), "a", soon()).await;
+        assert!(tool.is_none());
+        begun.elapsed()
+    };
+    assert!(look().await < Duration::from_millis(2500));
+    assert!(look().await < Duration::from_millis(500), "it waited again");
+}
+
 // --- all servers
 
 #[tokio::test]
