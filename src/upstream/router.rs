@@ -386,3 +386,6 @@ impl Drop for Registration {
         self.router.remove(&self.place);
     }
 }
+
+#[cfg(test)]
+mod tests;
