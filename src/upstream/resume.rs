@@ -49,6 +49,17 @@ pub(super) struct EventStream {
     last_id: Option<String>,
     retry: Duration,
     fruitless: u32,
+    /// A pause that was not reported yet.
+    pause: Option<Duration>,
+}
+
+/// What a stream brings.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// An event with data.
+    Event(SseEvent),
+    /// The server ended the connection and goes on after this time.
+    Paused(Duration),
 }
 
 /// Where the stream is opened again.
@@ -118,12 +129,25 @@ impl EventStream {
             last_id: None,
             retry: DEFAULT_RETRY,
             fruitless: 0,
+            pause: None,
         }
     }
 
     /// The next event with data.
     pub(super) async fn next(&mut self) -> Result<SseEvent, UpstreamError> {
         loop {
+            if let Item::Event(event) = self.next_item().await? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The next event with data, or that the server paused the stream.
+    pub(super) async fn next_item(&mut self) -> Result<Item, UpstreamError> {
+        loop {
+            if let Some(pause) = self.pause.take() {
+                return Ok(Item::Paused(pause));
+            }
             if let Some(opening) = &mut self.opening {
                 let opened = std::future::poll_fn(|cx| opening.poll(cx)).await;
                 self.opening = None;
@@ -141,7 +165,7 @@ impl EventStream {
                     if event.data.is_empty() {
                         continue;
                     }
-                    return Ok(event);
+                    return Ok(Item::Event(event));
                 }
                 Ok(None) => ended(),
                 Err(error) => error,
@@ -182,6 +206,9 @@ impl EventStream {
         };
         if !(worth_it && possible) {
             return Err(error);
+        }
+        if self.on_end == OnEnd::Resume && self.fruitless == 0 {
+            self.pause = Some(self.retry);
         }
         let wait = (self.retry * 2u32.saturating_pow(self.fruitless)).min(MAX_RETRY);
         self.fruitless = (self.fruitless + 1).min(16);
