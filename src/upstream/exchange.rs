@@ -73,7 +73,7 @@ pub(super) enum Source {
     /// Everything has arrived.
     Nothing,
     /// The response of our POST, and what the session's standalone stream has for us.
-    Post(EventStream, Option<Registration>),
+    Post(Box<EventStream>, Option<Registration>),
     /// A shared channel.
     Shared(Registration),
 }

@@ -388,3 +388,6 @@ impl Drop for Registration {
         self.router.remove(&self.place);
     }
 }
+
+#[cfg(test)]
+mod tests;
