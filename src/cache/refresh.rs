@@ -151,7 +151,17 @@ impl<V: Cacheable> Cache<V> {
             if turn.token.is_some() {
                 // The holder before us may have written after we looked.
                 let again = self.consult(slot, &epochs, gap).await.best;
-                if let Some(outcome) = enough(question, again.as_ref(), waited) {
+                let mut outcome = enough(question, again.as_ref(), waited);
+                let base = question.key.base();
+                if outcome.is_none() && slot != base {
+                    // Answers may have turned public since the marker was written.
+                    let known = self.l1.get(&base.slot).is_some();
+                    let gap = if known { gap } else { UNCHECKED };
+                    let shared = self.consult(base, &epochs, gap).await.best;
+                    let shared = shared.filter(|held| !held.is_marker());
+                    outcome = enough(question, shared.as_ref(), waited);
+                }
+                if let Some(outcome) = outcome {
                     self.give_back(slot, &turn).await;
                     return outcome;
                 }
