@@ -568,7 +568,11 @@ async fn keeps_subscriptions(incoming: &Incoming, session: &Session) -> bool {
     };
     let upstream = upstream_session(incoming, session);
     let deadline = list_deadline(incoming);
-    incoming.gateway.relay.keeps_session(server, &upstream, deadline).await
+    incoming
+        .gateway
+        .relay
+        .keeps_session(server, &upstream, deadline)
+        .await
 }
 
 fn uri(params: Option<&Raw>) -> Result<String, RpcError> {
@@ -731,12 +735,18 @@ async fn respond(
             }
         }
     });
-    stream::event_stream(Box::pin(streams::iter(priming).chain(frames)), keep_alive, held)
+    stream::event_stream(
+        Box::pin(streams::iter(priming).chain(frames)),
+        keep_alive,
+        held,
+    )
 }
 
 /// Whether the client names event streams before JSON.
 fn prefers_stream(headers: &http::HeaderMap) -> bool {
-    let accept = headers.get(http::header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let accept = headers
+        .get(http::header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.trim_start().starts_with("text/event-stream"))
 }
 
