@@ -5,6 +5,10 @@
 )]
 
 mod cli;
+mod drain;
+mod fidelity;
 mod redis;
+mod requirements;
+mod safety;
 mod store;
 mod support;

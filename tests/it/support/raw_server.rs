@@ -50,7 +50,10 @@ impl RawRequest {
 
     /// The JSON-RPC method of the body, or an empty text.
     pub fn rpc_method(&self) -> String {
-        self.json()["method"].as_str().unwrap_or_default().to_owned()
+        self.json()["method"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// The JSON-RPC id of the body.
@@ -141,7 +144,10 @@ impl Reply {
 
     /// The beginning of an event stream with more headers.
     pub fn sse_with(headers: &[(&str, &str)]) -> Self {
-        let mut all = vec![("content-type", "text/event-stream"), ("transfer-encoding", "chunked")];
+        let mut all = vec![
+            ("content-type", "text/event-stream"),
+            ("transfer-encoding", "chunked"),
+        ];
         all.extend_from_slice(headers);
         let mut reply = Self::raw(head(200, &all) + "\r\n");
         reply.chunked = true;
