@@ -9,14 +9,14 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use super::{
     Description, Shared, UpstreamError,
     changes::Changes,
-    client::failure,
+    client::{Target, failure},
     dedicated, demo,
     era::{Finding, Reply, describe_discovered, read_pipe_reply, read_reply},
     legacy_sse,
@@ -37,9 +37,9 @@ use crate::{
         header,
         message::Answer,
         method,
-        version::Version,
+        version::{Era, Version},
     },
-    servers::{Endpoint, Replica},
+    servers::{Endpoint, Replica, StdioCommand},
 };
 
 /// How a replica is spoken to.
@@ -60,11 +60,40 @@ pub(super) enum Speaks {
 }
 
 impl Speaks {
+    /// The era of its requests.
+    pub(super) fn era(self) -> Era {
+        match self {
+            Self::ModernHttp(_) | Self::ModernStdio(_) | Self::Demo => Era::Modern,
+            Self::LegacyHttp { .. } | Self::LegacySse | Self::LegacyStdio => Era::Legacy,
+        }
+    }
+
     /// Whether its messages share one stream.
     pub(super) fn is_shared_stream(self) -> bool {
         match self {
             Self::LegacySse | Self::ModernStdio(_) | Self::LegacyStdio => true,
             Self::ModernHttp(_) | Self::LegacyHttp { .. } | Self::Demo => false,
+        }
+    }
+}
+
+/// How the replica is reached.
+#[derive(Debug)]
+pub(super) enum Way {
+    Http(Target),
+    Stdio(StdioCommand),
+    Demo,
+}
+
+impl Way {
+    fn to(replica: &Replica) -> Self {
+        match &replica.endpoint {
+            Endpoint::Http(uri) => Self::Http(Target {
+                uri: uri.clone(),
+                headers: replica.headers.as_slice().into(),
+            }),
+            Endpoint::Stdio(command) => Self::Stdio(command.clone()),
+            Endpoint::Demo => Self::Demo,
         }
     }
 }
@@ -90,7 +119,7 @@ impl Verdict {
 pub(super) struct Peer {
     pub(super) id: ReplicaId,
     pub(super) server: ServerId,
-    pub(super) endpoint: Endpoint,
+    pub(super) way: Way,
     /// Dead when the replica was removed.
     pub(super) replica: Weak<Replica>,
     pub(super) changes: Changes,
@@ -98,6 +127,8 @@ pub(super) struct Peer {
     verdict: ArcSwapOption<Verdict>,
     probing: tokio::sync::Mutex<()>,
     rechecking: AtomicBool,
+    /// Set when a modern replica refused `initialize` although it names legacy versions.
+    refuses_legacy: AtomicBool,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
     pub(super) backoff: Backoff,
 }
@@ -107,13 +138,14 @@ impl Peer {
         Arc::new(Self {
             id: replica.id.clone(),
             server: replica.server.clone(),
-            endpoint: replica.endpoint.clone(),
+            way: Way::to(replica),
             replica: Arc::downgrade(replica),
             changes: Changes::new(),
             slots: Slots::default(),
             verdict: ArcSwapOption::empty(),
             probing: tokio::sync::Mutex::new(()),
             rechecking: AtomicBool::new(false),
+            refuses_legacy: AtomicBool::new(false),
             failed: Mutex::new(None),
             backoff: Backoff::default(),
         })
@@ -122,6 +154,28 @@ impl Peer {
     /// How the replica is spoken to, if that is known.
     pub(super) fn speaks(&self) -> Option<Speaks> {
         self.verdict.load().as_ref().map(|verdict| verdict.speaks)
+    }
+
+    /// Whether legacy clients get sessions of their own here: also a modern
+    /// replica may offer them, and through them nothing has to be translated.
+    pub(super) fn serves_legacy(&self, verdict: &Verdict) -> bool {
+        match verdict.speaks {
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
+            Speaks::ModernHttp(_) | Speaks::ModernStdio(_) => {
+                let described = verdict.description.as_ref();
+                described.is_some_and(|description| description.speaks_legacy())
+                    && !self.refuses_legacy.load(Ordering::Acquire)
+            }
+            Speaks::Demo => false,
+        }
+    }
+
+    /// Whether it is known that no client has a session here.
+    pub(super) fn is_stateless(&self) -> bool {
+        let verdict = self.verdict.load();
+        verdict
+            .as_ref()
+            .is_some_and(|verdict| !self.serves_legacy(verdict))
     }
 
     /// What the replica speaks; probes it when that is not known.
@@ -252,10 +306,10 @@ impl Peer {
             }
         }
         let soon = deadline.min(start + shared.settings.probe_timeout);
-        let found = match &self.endpoint {
-            Endpoint::Demo => Ok(self.settle(Speaks::Demo, Some(Arc::new(describe_demo()?)))),
-            Endpoint::Http(uri) => self.probe_http(shared, uri, soon).await,
-            Endpoint::Stdio(_) => self.probe_stdio(shared, soon).await,
+        let found = match &self.way {
+            Way::Demo => Ok(self.settle(Speaks::Demo, Some(Arc::new(describe_demo()?)))),
+            Way::Http(target) => self.probe_http(shared, target, soon).await,
+            Way::Stdio(_) => self.probe_stdio(shared, soon).await,
         };
         found.inspect_err(|error| {
             debug!(replica = %self.id, %error, "the era could not be found out");
@@ -267,12 +321,12 @@ impl Peer {
     async fn probe_http(
         &self,
         shared: &Arc<Shared>,
-        uri: &Uri,
+        target: &Target,
         deadline: Instant,
     ) -> Result<Arc<Verdict>, UpstreamError> {
         let mut version = Version::LATEST_MODERN;
         for _ in 0..2 {
-            let reply = discover_over_http(shared, uri, version, deadline).await;
+            let reply = discover_over_http(shared, target, version, deadline).await;
             match read_reply(reply, version) {
                 Finding::Modern(version, description) => {
                     let description = Some(Arc::new(*description));
@@ -335,7 +389,7 @@ impl Peer {
                         capabilities: ClientCapabilities::none(),
                         owner: Owner::Pool,
                     };
-                    return Ok(Session::new(terms, link));
+                    return Ok(Session::new(shared, terms, link));
                 }
                 Finding::AskAgain(other) => version = other,
                 Finding::Legacy => return Err(NotModern::Legacy),
@@ -360,9 +414,10 @@ impl Peer {
         deadline: Instant,
     ) -> Result<Arc<Session>, UpstreamError> {
         let verdict = self.verdict(shared, deadline).await?;
-        match (&self.endpoint, verdict.speaks) {
-            (Endpoint::Http(uri), Speaks::LegacyHttp { verified }) => {
-                let opened = dedicated::open(self, shared, key, uri, want.clone(), deadline).await;
+        match (&self.way, verdict.speaks) {
+            (Way::Http(target), Speaks::LegacyHttp { verified }) => {
+                let opened =
+                    dedicated::open(self, shared, key, target, want.clone(), deadline).await;
                 match opened {
                     Ok(session) => {
                         if !verified {
@@ -375,7 +430,7 @@ impl Peer {
                         Err(error)
                     }
                     Err(error) if is_no_streamable(&error) && !verified => {
-                        self.open_sse_instead(shared, uri, want, error, deadline)
+                        self.open_sse_instead(shared, target, want, error, deadline)
                             .await
                     }
                     Err(error) => {
@@ -386,21 +441,29 @@ impl Peer {
                     }
                 }
             }
-            (Endpoint::Http(uri), Speaks::LegacySse) => {
-                let opened = self.open_sse(shared, uri, want, deadline).await;
+            (Way::Http(target), Speaks::LegacySse) => {
+                let opened = self.open_sse(shared, target, want, deadline).await;
                 if let Err(UpstreamError::NotOffered(_) | UpstreamError::Malformed(_)) = &opened {
                     self.forget(&verdict);
                 }
                 opened
             }
-            (Endpoint::Stdio(_), Speaks::LegacyStdio) => {
-                let link = stdio::spawn(shared, self, want.owner, deadline).await?;
-                let unless_opened = link.end.clone().drop_guard();
-                let session = open::over_link(shared, link, want, deadline).await?;
-                unless_opened.disarm();
-                Ok(session)
+            (Way::Http(target), Speaks::ModernHttp(_)) if want.owner == Owner::Client => {
+                let opened = dedicated::open(self, shared, key, target, want, deadline).await;
+                if opened.as_ref().is_err_and(is_final) {
+                    self.refuses_legacy.store(true, Ordering::Release);
+                }
+                opened
             }
-            (Endpoint::Stdio(_), Speaks::ModernStdio(_)) => {
+            (Way::Stdio(_), Speaks::LegacyStdio) => self.open_process(shared, want, deadline).await,
+            (Way::Stdio(_), Speaks::ModernStdio(_)) if want.owner == Owner::Client => {
+                let opened = self.open_process(shared, want, deadline).await;
+                if opened.as_ref().is_err_and(is_final) {
+                    self.refuses_legacy.store(true, Ordering::Release);
+                }
+                opened
+            }
+            (Way::Stdio(_), Speaks::ModernStdio(_)) => {
                 match self.open_modern_stdio(shared, deadline).await {
                     Ok(session) => Ok(session),
                     Err(NotModern::Error(error)) => Err(error),
@@ -413,26 +476,40 @@ impl Peer {
                 }
             }
             // The verdict follows from the endpoint; these have no sessions.
-            (_, Speaks::ModernHttp(_) | Speaks::Demo) | (Endpoint::Demo, _) => {
+            (_, Speaks::ModernHttp(_) | Speaks::Demo) | (Way::Demo, _) => {
                 Err(UpstreamError::NotOffered("sessions"))
             }
-            (Endpoint::Http(_), Speaks::ModernStdio(_) | Speaks::LegacyStdio)
-            | (Endpoint::Stdio(_), Speaks::LegacyHttp { .. } | Speaks::LegacySse) => {
+            (Way::Http(_), Speaks::ModernStdio(_) | Speaks::LegacyStdio)
+            | (Way::Stdio(_), Speaks::LegacyHttp { .. } | Speaks::LegacySse) => {
                 Err(UpstreamError::NotOffered("this transport"))
             }
         }
+    }
+
+    /// Starts a process of its own and initializes it.
+    async fn open_process(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        want: Want,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, UpstreamError> {
+        let link = stdio::spawn(shared, self, want.owner, deadline).await?;
+        let unless_opened = link.end.clone().drop_guard();
+        let session = open::over_link(shared, link, want, deadline).await?;
+        unless_opened.disarm();
+        Ok(session)
     }
 
     /// `initialize` was refused: a server of 2024-11-05 has its stream at this address.
     async fn open_sse_instead(
         &self,
         shared: &Arc<Shared>,
-        uri: &Uri,
+        target: &Target,
         want: Want,
         refusal: UpstreamError,
         deadline: Instant,
     ) -> Result<Arc<Session>, UpstreamError> {
-        match self.open_sse(shared, uri, want, deadline).await {
+        match self.open_sse(shared, target, want, deadline).await {
             Ok(session) => {
                 self.settle(Speaks::LegacySse, None);
                 Ok(session)
@@ -451,13 +528,13 @@ impl Peer {
     async fn open_sse(
         &self,
         shared: &Arc<Shared>,
-        uri: &Uri,
+        target: &Target,
         want: Want,
         deadline: Instant,
     ) -> Result<Arc<Session>, UpstreamError> {
         let owner = want.owner;
         let link =
-            legacy_sse::connect(shared, &self.id, uri, &self.changes, owner, deadline).await?;
+            legacy_sse::connect(shared, &self.id, target, &self.changes, owner, deadline).await?;
         let unless_opened = link.end.clone().drop_guard();
         let session = open::over_link(shared, link, want, deadline).await?;
         unless_opened.disarm();
@@ -485,11 +562,11 @@ impl Peer {
     }
 
     async fn recheck(&self, shared: &Arc<Shared>, old: &Arc<Verdict>) {
-        let Endpoint::Http(uri) = &self.endpoint else {
+        let Way::Http(target) = &self.way else {
             return;
         };
         let deadline = Instant::now() + shared.settings.probe_timeout;
-        let reply = discover_over_http(shared, uri, Version::LATEST_MODERN, deadline).await;
+        let reply = discover_over_http(shared, target, Version::LATEST_MODERN, deadline).await;
         match read_reply(reply, Version::LATEST_MODERN) {
             Finding::Modern(version, description) => {
                 self.settle(Speaks::ModernHttp(version), Some(Arc::new(*description)));
@@ -530,6 +607,14 @@ fn is_no_streamable(error: &UpstreamError) -> bool {
     }
 }
 
+/// Whether trying `initialize` again is no use.
+fn is_final(error: &UpstreamError) -> bool {
+    matches!(
+        error,
+        UpstreamError::Refused { .. } | UpstreamError::Incompatible(_)
+    ) || is_no_streamable(error)
+}
+
 /// Whether a refusal of `initialize` comes from a modern server.
 pub(super) fn says_modern(error: &UpstreamError) -> bool {
     let UpstreamError::Refused { answer, .. } = error.root() else {
@@ -561,7 +646,7 @@ fn discover_params(shared: &Shared, version: Version) -> Box<Raw> {
 
 async fn discover_over_http(
     shared: &Shared,
-    uri: &Uri,
+    target: &Target,
     version: Version,
     deadline: Instant,
 ) -> Reply {
@@ -573,7 +658,7 @@ async fn discover_over_http(
     );
     let mut headers = HeaderMap::with_capacity(8);
     header::standard_headers(&mut headers, version, method::DISCOVER, None);
-    let response = match shared.http.post(uri, headers, message, deadline).await {
+    let response = match shared.http.post(target, headers, message, deadline).await {
         Ok(response) => response,
         Err(error) => return Reply::Failed(error),
     };

@@ -7,7 +7,7 @@
 
 use std::{fmt, time::Duration};
 
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming as Body;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::ReusableBoxFuture;
@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::{
     UpstreamError,
-    client::{self, HttpClient, Media},
+    client::{self, HttpClient, Media, Target},
     incoming::{EventReader, cause, ended},
 };
 use crate::mcp::{header, sse::SseEvent};
@@ -55,7 +55,7 @@ pub(super) struct EventStream {
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) http: HttpClient,
-    pub(super) uri: Uri,
+    pub(super) target: Target,
     /// Of the session.
     pub(super) headers: HeaderMap,
     pub(super) max_message_bytes: usize,
@@ -74,7 +74,10 @@ impl Origin {
                 .map_err(|_| UpstreamError::malformed("an event id that no header can carry"))?;
             headers.insert(header::LAST_EVENT_ID, id);
         }
-        let response = self.http.get_stream(&self.uri, headers, deadline).await?;
+        let response = self
+            .http
+            .get_stream(&self.target, headers, deadline)
+            .await?;
         let status = response.status();
         if status.is_success() && Media::of(response.headers()) == Media::EventStream {
             return Ok(EventReader::new(
@@ -209,7 +212,7 @@ impl EventStream {
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStream")
-            .field("uri", &self.origin.uri)
+            .field("uri", &self.origin.target.uri)
             .field("on_end", &self.on_end)
             .field("last_id", &self.last_id)
             .finish_non_exhaustive()

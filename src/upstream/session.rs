@@ -30,6 +30,7 @@ use crate::{
         version::Version,
     },
     store::RecordKey,
+    telemetry::metrics::{Counted, Gauge},
 };
 
 /// How long the end of a session may take at the other side.
@@ -57,6 +58,7 @@ pub(super) struct Session {
     /// Held while a level is being set.
     pub(super) setting_level: tokio::sync::Mutex<()>,
     recorded: OnceLock<Recorded>,
+    _counted: Counted,
 }
 
 /// The record of a client's session in the store.
@@ -89,7 +91,7 @@ struct Usage {
 }
 
 impl Session {
-    pub(super) fn new(terms: Terms, link: Arc<Link>) -> Arc<Self> {
+    pub(super) fn new(shared: &Shared, terms: Terms, link: Arc<Link>) -> Arc<Self> {
         Arc::new(Self {
             terms,
             link,
@@ -103,6 +105,7 @@ impl Session {
             log_rank: AtomicU8::new(0),
             setting_level: tokio::sync::Mutex::new(()),
             recorded: OnceLock::new(),
+            _counted: shared.metrics.count(Gauge::UpstreamSessions),
         })
     }
 
@@ -203,12 +206,12 @@ impl Session {
         self.usage().ended = true;
         self.link.end.cancel();
         let known = self.link.mark_lost();
-        if let Channel::Http { uri, headers } = &self.link.channel
+        if let Channel::Http { target, headers } = &self.link.channel
             && known
             && self.link.has_id()
         {
             let deadline = Instant::now() + DELETE_TIMEOUT;
-            match shared.http.delete(uri, headers.clone(), deadline).await {
+            match shared.http.delete(target, headers.clone(), deadline).await {
                 Ok(status) => debug!(replica = %self.link.replica, %status, "session ended"),
                 // It will expire at the server by itself.
                 Err(error) => {

@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use http::Uri;
 use tokio::{
     sync::{mpsc, watch as uri_watch},
     time::{Instant, timeout, timeout_at},
@@ -17,9 +16,9 @@ use tracing::{debug, warn};
 use super::{
     Change, ClientSession, Description, Exchange, Outgoing, SessionUse, Settings, Shared,
     UpstreamError, dedicated, demo,
-    exchange::{Logs, Parts, Source, one_line},
+    exchange::{Logs, Parts, Source, one_line, outcome_of},
     open::Want,
-    peer::{Peer, Speaks, Verdict, says_modern},
+    peer::{Peer, Speaks, Verdict, Way, says_modern},
     pool::{Need, SlotKey},
     request::{Failure, on_session, over_modern_http, simple_request},
     router::Owner,
@@ -36,9 +35,9 @@ use crate::{
         json,
         message::{self, Answer},
         method,
-        version::Version,
+        version::{Era, Version},
     },
-    servers::{Endpoint, Replica, Server},
+    servers::{Replica, Server},
     store::Store,
     telemetry::metrics::{Metrics, Retry},
 };
@@ -108,35 +107,66 @@ impl Upstreams {
     ) -> Result<Exchange, UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
-        let mut retried = false;
+        let begun = Instant::now();
+        match self.start(&peer, &request, &session, deadline).await {
+            Ok(mut exchange) => {
+                exchange.count_from(begun);
+                Ok(exchange)
+            }
+            Err(error) => {
+                let era = peer.speaks().map_or(Era::Modern, Speaks::era);
+                let (outcome, took) = (outcome_of(&error), begun.elapsed());
+                let metrics = &self.shared.metrics;
+                metrics.upstream_request(&peer.server, era, outcome, took);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a request; once more where the replica has become another in the meantime.
+    async fn start(
+        &self,
+        peer: &Arc<Peer>,
+        request: &Outgoing<'_>,
+        session: &SessionUse,
+        deadline: Instant,
+    ) -> Result<Exchange, UpstreamError> {
+        // Each repair is tried once; a session may be lost because its server was upgraded.
+        let (mut reopened, mut reprobed) = (false, false);
         loop {
             let verdict = peer.verdict(&self.shared, deadline).await;
             let verdict = verdict.map_err(UpstreamError::before_request)?;
             let failure = match self
-                .attempt(&peer, &verdict, &request, &session, deadline)
+                .attempt(peer, &verdict, request, session, deadline)
                 .await
             {
                 Ok(exchange) => return Ok(exchange),
                 Err(failure) => failure,
             };
             let why = match failure {
-                Failure::SessionLost if retried => return Err(UpstreamError::SessionLost),
+                Failure::SessionLost if reopened => return Err(UpstreamError::SessionLost),
                 Failure::SessionLost => Retry::SessionLost,
-                Failure::Error(error) if says_modern(&error) && !retried => Retry::VersionChanged,
+                // The verdict has been corrected where it was wrong.
+                Failure::Error(error) if !reprobed && is_corrected(&error, session) => {
+                    Retry::VersionChanged
+                }
                 Failure::Error(error) => return Err(error),
                 Failure::Doubted(outcome) => {
-                    if retried
+                    if reprobed
                         || !self
-                            .spoke_otherwise(&peer, &verdict, &outcome, deadline)
+                            .spoke_otherwise(peer, &verdict, &outcome, deadline)
                             .await
                     {
-                        return self.concluded(&peer, &verdict, *outcome);
+                        return self.concluded(peer, &verdict, *outcome);
                     }
                     Retry::VersionChanged
                 }
             };
             self.shared.metrics.retry(&peer.server, why);
-            retried = true;
+            match why {
+                Retry::SessionLost => reopened = true,
+                _ => reprobed = true,
+            }
         }
     }
 
@@ -154,7 +184,7 @@ impl Upstreams {
     ) -> Result<(), UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
-        if !speaks_legacy(&*peer.verdict(&self.shared, deadline).await?) {
+        if !peer.serves_legacy(&*peer.verdict(&self.shared, deadline).await?) {
             return Ok(());
         }
         let lease = self.client_lease(&peer, session, deadline).await?;
@@ -181,7 +211,7 @@ impl Upstreams {
     ) -> Result<Exchange, UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
-        if !speaks_legacy(&*peer.verdict(&self.shared, deadline).await?) {
+        if !peer.serves_legacy(&*peer.verdict(&self.shared, deadline).await?) {
             return Err(UpstreamError::NotOffered("messages outside of calls"));
         }
         let first = self.open_session_stream(&peer, session, deadline).await;
@@ -238,8 +268,7 @@ impl Upstreams {
                 let bound = link.has_id() || link.is_shared_stream();
                 return bound.then(|| replica.id.clone());
             }
-            let speaks = peer.speaks();
-            stateless |= matches!(speaks, Some(Speaks::ModernHttp(_) | Speaks::Demo));
+            stateless |= peer.is_stateless();
         }
         if stateless {
             return None;
@@ -274,15 +303,14 @@ impl Upstreams {
         };
         // Another node opened it: ended from here just the same.
         for replica in &server.replicas {
-            if let Endpoint::Http(uri) = &replica.endpoint
-                && record.is_of(&replica.id)
-            {
-                self.retire_recorded(&self.peer(replica), uri, &record);
+            if record.is_of(&replica.id) {
+                self.retire_recorded(&self.peer(replica), &record);
             }
         }
     }
 
-    fn retire_recorded(&self, peer: &Peer, uri: &Uri, record: &dedicated::Record) {
+    fn retire_recorded(&self, peer: &Peer, record: &dedicated::Record) {
+        let Way::Http(target) = &peer.way else { return };
         let want = Want {
             owner: Owner::Client,
             capabilities: ClientCapabilities::none(),
@@ -290,7 +318,7 @@ impl Upstreams {
             version: Version::LATEST_LEGACY,
             ttl: Duration::ZERO,
         };
-        if let Ok(session) = record.resume(&self.shared, peer, uri, want) {
+        if let Ok(session) = record.resume(&self.shared, peer, target, want) {
             session.retire(&self.shared);
         }
     }
@@ -379,13 +407,18 @@ impl Upstreams {
         deadline: Instant,
     ) -> Result<Exchange, Failure> {
         let shared = &self.shared;
-        match (verdict.speaks, &peer.endpoint) {
+        match (verdict.speaks, &peer.way) {
             (Speaks::Demo, _) => {
                 let answer = demo::answer(request.method, request.params);
                 Ok(self.answered(peer, Version::LATEST_MODERN, answer))
             }
-            (Speaks::ModernHttp(version), Endpoint::Http(uri)) => {
-                over_modern_http(peer, shared, uri, version, request, deadline).await
+            (Speaks::ModernHttp(_) | Speaks::ModernStdio(_), _)
+                if matches!(session, SessionUse::Dedicated(_)) && peer.serves_legacy(verdict) =>
+            {
+                self.on_legacy(peer, request, session, deadline).await
+            }
+            (Speaks::ModernHttp(version), Way::Http(target)) => {
+                over_modern_http(peer, shared, target, version, request, deadline).await
             }
             (Speaks::ModernStdio(_), _) => {
                 let need = Need {
@@ -620,9 +653,17 @@ async fn keep_tidy(upstreams: Weak<Upstreams>) {
     }
 }
 
-fn speaks_legacy(verdict: &Verdict) -> bool {
-    match verdict.speaks {
-        Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
-        Speaks::ModernHttp(_) | Speaks::ModernStdio(_) | Speaks::Demo => false,
+/// Whether opening a session failed in a way that corrected the verdict.
+fn is_corrected(error: &UpstreamError, session: &SessionUse) -> bool {
+    if says_modern(error) {
+        return true;
+    }
+    let (UpstreamError::NotReady(error), SessionUse::Dedicated(_)) = (error, session) else {
+        return false;
+    };
+    match error.root() {
+        UpstreamError::Refused { .. } | UpstreamError::Incompatible(_) => true,
+        UpstreamError::Http { status, .. } => matches!(status.as_u16(), 400 | 404 | 405),
+        _ => false,
     }
 }

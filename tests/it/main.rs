@@ -1,9 +1,12 @@
 //! The integration tests: real nodes, a real Redis, real sockets.
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests spawn tasks and measure time as they like"
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests spawn tasks, measure time and fail as they like, helpers included"
 )]
 
+mod cache;
 mod cli;
 mod drain;
 mod fidelity;
@@ -12,3 +15,4 @@ mod requirements;
 mod safety;
 mod store;
 mod support;
+mod upstream;

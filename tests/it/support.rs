@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub(crate) mod client;
+pub(crate) mod deaf;
 pub(crate) mod fake_server;
 pub(crate) mod legacy_client;
 pub(crate) mod logs;
