@@ -41,8 +41,11 @@ fn source() -> String {
     text
 }
 
-/// Names in backticks.
+/// Names in backticks, unless there is only a reason.
 fn names(cell: &str) -> Vec<&str> {
+    if cell.starts_with("none: ") {
+        return Vec::new();
+    }
     cell.split('`').skip(1).step_by(2).collect()
 }
 
