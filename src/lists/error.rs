@@ -29,7 +29,7 @@ pub enum ListError {
         server: ServerId,
         /// Why.
         #[source]
-        error: UpstreamError,
+        error: Box<UpstreamError>,
     },
     /// The server's answer is not a list.
     #[error("server {server} answered {method} with something else: {why}")]
@@ -54,14 +54,6 @@ pub enum ListError {
         limit: usize,
         /// The configuration key that says so.
         setting: &'static str,
-    },
-    /// What was fetched cannot be read back.
-    #[error("the answer for {what} cannot be read: {why}")]
-    Unreadable {
-        /// What was asked of whom.
-        what: String,
-        /// Why not.
-        why: String,
     },
     /// Nobody brought an answer in time.
     #[error("no answer for {what} within the deadline")]

@@ -283,9 +283,9 @@ pub(super) async fn failure(
     let looks_like_json = body.trim_ascii_start().starts_with(b"{");
     let error = UpstreamError::Http {
         status: parts.status,
-        text: readable(&body),
-        www_authenticate: parts.headers.get(WWW_AUTHENTICATE).cloned(),
-        retry_after: parts.headers.get(RETRY_AFTER).cloned(),
+        text: readable(&body).into(),
+        www_authenticate: parts.headers.get(WWW_AUTHENTICATE).cloned().map(Box::new),
+        retry_after: parts.headers.get(RETRY_AFTER).cloned().map(Box::new),
     };
     (error, looks_like_json.then_some(body))
 }

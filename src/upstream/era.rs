@@ -223,7 +223,7 @@ mod tests {
     fn http(status: u16) -> Reply {
         Reply::Failed(UpstreamError::Http {
             status: StatusCode::from_u16(status).unwrap(),
-            text: String::new(),
+            text: "".into(),
             www_authenticate: None,
             retry_after: None,
         })

@@ -51,11 +51,11 @@ pub enum UpstreamError {
         /// The status.
         status: StatusCode,
         /// The beginning of a textual body.
-        text: String,
+        text: Box<str>,
         /// For 401 and 403; describes the upstream's realm and is never relayed to clients.
-        www_authenticate: Option<HeaderValue>,
+        www_authenticate: Option<Box<HeaderValue>>,
         /// `Retry-After`, as given.
-        retry_after: Option<HeaderValue>,
+        retry_after: Option<Box<HeaderValue>>,
     },
     /// `initialize` or `server/discover` was answered with a JSON-RPC error.
     #[error("the replica refused to be opened{}", explain(&answer_text(.answer)))]

@@ -138,8 +138,10 @@ impl Link {
     }
 
     /// No further call may use it: the other side does not know it any more.
+    /// What is read besides calls ends; calls in flight may still be answered.
     /// `false` when that was known.
     pub(super) fn mark_lost(&self) -> bool {
+        self.end.cancel();
         !self.lost.swap(true, Ordering::AcqRel)
     }
 
@@ -188,7 +190,9 @@ pub(super) fn is_session_loss(
         StatusCode::NOT_FOUND => true,
         StatusCode::UNAUTHORIZED => www_authenticate.is_none(),
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
-            let said = body.and_then(error_message).unwrap_or_else(|| text.clone());
+            let said = body
+                .and_then(error_message)
+                .unwrap_or_else(|| text.to_string());
             let said = said.to_ascii_lowercase();
             ["session", "not initialized", "expect initialize"]
                 .iter()
@@ -216,8 +220,9 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let error = UpstreamError::Http {
             status,
-            text: text.to_owned(),
-            www_authenticate: www_authenticate.then(|| HeaderValue::from_static("Bearer")),
+            text: text.into(),
+            www_authenticate: www_authenticate
+                .then(|| Box::new(HeaderValue::from_static("Bearer"))),
             retry_after: None,
         };
         (status, error)

@@ -127,7 +127,7 @@ pub(super) struct Peer {
     verdict: ArcSwapOption<Verdict>,
     probing: tokio::sync::Mutex<()>,
     rechecking: AtomicBool,
-    /// Set when a modern replica refused `initialize` although it names legacy versions.
+    /// Set when a modern replica refused `initialize`.
     refuses_legacy: AtomicBool,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
     pub(super) backoff: Backoff,
@@ -161,7 +161,10 @@ impl Peer {
     pub(super) fn serves_legacy(&self, verdict: &Verdict) -> bool {
         match verdict.speaks {
             Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
-            Speaks::ModernHttp(_) | Speaks::ModernStdio(_) => {
+            // Not every server of both eras names the older versions in its
+            // description, so the first client's session finds out.
+            Speaks::ModernHttp(_) => !self.refuses_legacy.load(Ordering::Acquire),
+            Speaks::ModernStdio(_) => {
                 let described = verdict.description.as_ref();
                 described.is_some_and(|description| description.speaks_legacy())
                     && !self.refuses_legacy.load(Ordering::Acquire)
@@ -635,7 +638,7 @@ fn discover_params(shared: &Shared, version: Version) -> Box<Raw> {
         None,
         &OutgoingMeta {
             version,
-            capabilities: &ClientCapabilities::none(),
+            capabilities: &carried(),
             client_info: &shared.settings.client_info,
             log_level: None,
             progress_token: None,
@@ -690,4 +693,14 @@ pub(super) fn describe_demo() -> Result<Description, UpstreamError> {
             answer,
         }),
     }
+}
+
+/// What this gateway can carry back from a server to a client that supports it.
+fn carried() -> ClientCapabilities {
+    let all = crate::mcp::json::raw(&serde_json::json!({
+        "elicitation": {"form": {}, "url": {}},
+        "roots": {},
+        "sampling": {},
+    }));
+    ClientCapabilities::parse(&all).unwrap_or_else(|_| ClientCapabilities::none())
 }

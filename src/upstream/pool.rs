@@ -38,8 +38,6 @@ pub(super) enum SlotKey {
     Client(Arc<str>),
     /// The channel of a modern stdio replica.
     Modern,
-    /// Watched for changes, used for nothing else.
-    Watch,
 }
 
 /// Alike sessions.

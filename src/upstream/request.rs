@@ -118,7 +118,7 @@ pub(super) async fn over_modern_http(
                 max_message_bytes: limit,
             };
             let stream = EventStream::new(response.into_body(), origin, OnEnd::Fail);
-            exchange.set_source(Source::Post(stream, None));
+            exchange.set_source(Source::Post(Box::new(stream), None));
         }
     }
     Ok(exchange)
@@ -180,7 +180,8 @@ pub(super) async fn on_session(
         }
         return Ok(exchange);
     };
-    let side = match session.link.reads_standalone() {
+    let wants_more = interest.questions || interest.logs || request.progress_token.is_some();
+    let side = match wants_more && session.link.reads_standalone() {
         true => session.link.router.register(&id, interest).ok(),
         false => None,
     };
@@ -204,7 +205,7 @@ pub(super) async fn on_session(
         Ok(Begun::Answered(before, answer)) => exchange.set_answer(before, answer),
         Ok(Begun::Streaming(response)) => {
             let stream = EventStream::new(response.into_body(), origin, OnEnd::Resume);
-            exchange.set_source(Source::Post(stream, side));
+            exchange.set_source(Source::Post(Box::new(stream), side));
         }
         Err(failure) => {
             let timed_out = matches!(&failure, Failure::Error(UpstreamError::TimedOut { .. }));

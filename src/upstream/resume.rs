@@ -49,6 +49,17 @@ pub(super) struct EventStream {
     last_id: Option<String>,
     retry: Duration,
     fruitless: u32,
+    /// A pause that was not reported yet.
+    pause: Option<Duration>,
+}
+
+/// What a stream brings.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// An event with data.
+    Event(SseEvent),
+    /// The server ended the connection and goes on after this time.
+    Paused(Duration),
 }
 
 /// Where the stream is opened again.
@@ -111,19 +122,51 @@ impl EventStream {
 
     pub(super) fn from_reader(reader: EventReader, origin: Origin, on_end: OnEnd) -> Self {
         Self {
+            reader: Some(reader),
+            ..Self::unopened(origin, on_end)
+        }
+    }
+
+    /// A stream whose headers have not come yet.
+    pub(super) fn from_opening(
+        opening: impl Future<Output = Result<EventReader, UpstreamError>> + Send + 'static,
+        origin: Origin,
+        on_end: OnEnd,
+    ) -> Self {
+        Self {
+            opening: Some(ReusableBoxFuture::new(opening)),
+            ..Self::unopened(origin, on_end)
+        }
+    }
+
+    fn unopened(origin: Origin, on_end: OnEnd) -> Self {
+        Self {
             origin,
             on_end,
-            reader: Some(reader),
+            reader: None,
             opening: None,
             last_id: None,
             retry: DEFAULT_RETRY,
             fruitless: 0,
+            pause: None,
         }
     }
 
     /// The next event with data.
     pub(super) async fn next(&mut self) -> Result<SseEvent, UpstreamError> {
         loop {
+            if let Item::Event(event) = self.next_item().await? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The next event with data, or that the server paused the stream.
+    pub(super) async fn next_item(&mut self) -> Result<Item, UpstreamError> {
+        loop {
+            if let Some(pause) = self.pause.take() {
+                return Ok(Item::Paused(pause));
+            }
             if let Some(opening) = &mut self.opening {
                 let opened = std::future::poll_fn(|cx| opening.poll(cx)).await;
                 self.opening = None;
@@ -141,7 +184,7 @@ impl EventStream {
                     if event.data.is_empty() {
                         continue;
                     }
-                    return Ok(event);
+                    return Ok(Item::Event(event));
                 }
                 Ok(None) => ended(),
                 Err(error) => error,
@@ -182,6 +225,9 @@ impl EventStream {
         };
         if !(worth_it && possible) {
             return Err(error);
+        }
+        if self.on_end == OnEnd::Resume && self.fruitless == 0 {
+            self.pause = Some(self.retry);
         }
         let wait = (self.retry * 2u32.saturating_pow(self.fruitless)).min(MAX_RETRY);
         self.fruitless = (self.fruitless + 1).min(16);

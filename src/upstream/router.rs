@@ -197,6 +197,8 @@ impl Router {
                 self.route_notice(notice);
                 Routed::Done
             }
+            // Pauses concern the stream of a call, which is not routed.
+            Incoming::Paused(_) => Routed::Done,
             Incoming::Request { id, method, .. } if method == method::PING => {
                 Routed::Reply(response_bytes(&id, &pong()))
             }
@@ -386,3 +388,6 @@ impl Drop for Registration {
         self.router.remove(&self.place);
     }
 }
+
+#[cfg(test)]
+mod tests;

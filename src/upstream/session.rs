@@ -204,7 +204,6 @@ impl Session {
     /// Ends the session now, whoever uses it.
     pub(super) async fn finish(&self, shared: &Shared) {
         self.usage().ended = true;
-        self.link.end.cancel();
         let known = self.link.mark_lost();
         if let Channel::Http { target, headers } = &self.link.channel
             && known

@@ -223,6 +223,21 @@ impl Upstreams {
         }
     }
 
+    /// Whether the replica keeps a session for this client, which is opened if
+    /// it is not there yet: what belongs to a session can be sent there then.
+    pub async fn keeps_session(
+        self: &Arc<Self>,
+        replica: &Arc<Replica>,
+        session: &ClientSession,
+        deadline: Instant,
+    ) -> bool {
+        let peer = self.peer(replica);
+        let Ok(verdict) = peer.verdict(&self.shared, deadline).await else {
+            return false;
+        };
+        peer.serves_legacy(&verdict) && self.client_lease(&peer, session, deadline).await.is_ok()
+    }
+
     async fn open_session_stream(
         &self,
         peer: &Arc<Peer>,

@@ -50,15 +50,9 @@ pub(super) async fn watch(
                 let capabilities = &description.capabilities;
                 listen(upstreams, shared, replica, capabilities, uris, &to).await
             }
-            Speaks::LegacyHttp { .. } => {
-                let key = SlotKey::Watch;
-                let watch = open(peer, shared, &key).await?;
-                // Nobody else uses it.
-                let _retired = Retire(shared, Arc::clone(&watch.session));
-                follow(peer, shared, watch, uris, &to).await
-            }
-            Speaks::LegacySse | Speaks::LegacyStdio => {
-                // State lives in the stream or process: the one that calls use is watched.
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
+                // Servers tell the session in which something changed: the one
+                // that calls use is watched, not one of its own.
                 let nobody = ClientCapabilities::none().fingerprint();
                 let watch = open(peer, shared, &SlotKey::Capabilities(nobody)).await?;
                 follow(peer, shared, watch, uris, &to).await
@@ -68,15 +62,6 @@ pub(super) async fn watch(
     tokio::select! {
         outcome = watching => outcome,
         () = to.closed() => Ok(()),
-    }
-}
-
-/// Ends a session that serves a single purpose.
-struct Retire<'a>(&'a Arc<Shared>, Arc<Session>);
-
-impl Drop for Retire<'_> {
-    fn drop(&mut self) {
-        self.1.retire(self.0);
     }
 }
 
@@ -122,7 +107,7 @@ async fn listen(
                             }
                         }
                     }
-                    Event::Ask(_) => {}
+                    Event::Ask(_) | Event::Paused { .. } => {}
                     // The graceful end, or a refusal after the fact.
                     Event::Done(_) => return Ok(()),
                 },
@@ -183,7 +168,7 @@ async fn open_listen(
             Err(UpstreamError::NotOffered("changes"))
         }
         Event::Done(Answer::Result(_)) => Err(ended()),
-        Event::Notification(_) | Event::Ask(_) => {
+        Event::Notification(_) | Event::Ask(_) | Event::Paused { .. } => {
             stream.set_deadline(None);
             Ok(stream)
         }

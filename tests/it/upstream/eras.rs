@@ -1,9 +1,11 @@
 //! G93: which era a replica speaks, and what is sent to it.
 
+use std::sync::Mutex;
+
 use serde_json::{Value, json};
 
 use super::{Side, answer_of, settings, soon};
-use crate::support::raw_server::{RawRequest, RawServer, Reply};
+use crate::support::raw_server::{Feed, RawRequest, RawServer, Reply};
 use mcp_fleet::{
     mcp::version::Version,
     upstream::{SessionUse, UpstreamError},
@@ -229,20 +231,24 @@ async fn http_sse_is_found_behind_a_refused_initialize() {
 pub(crate) async fn sse_server(
     answer: impl Fn(&RawRequest) -> Value + Send + Sync + 'static,
 ) -> RawServer {
-    use crate::support::raw_server::Feed;
-    let feed = Feed::default();
+    let streams: Mutex<Vec<Feed>> = Mutex::default();
     RawServer::start(move |request| {
+        let mut streams = streams.lock().expect("not poisoned");
         if request.method == "GET" {
+            let feed = Feed::default();
+            streams.push(feed.clone());
+            let endpoint = format!("/messages?sessionId={}", streams.len());
             return Reply::sse()
-                .text("event: endpoint\ndata: /messages?sessionId=1\n\n")
+                .text(&format!("event: endpoint\ndata: {endpoint}\n\n"))
                 .feed(&feed);
         }
-        if request.path != "/messages?sessionId=1" {
+        let Some(number) = request.path.strip_prefix("/messages?sessionId=") else {
             return Reply::status(405);
-        }
+        };
+        let number: usize = number.parse().expect("one of our numbers");
         if !request.rpc_id().is_null() {
             let data = request.result(answer(request));
-            feed.push(format!("event: message\r\ndata: {data}\r\n\r\n"));
+            streams[number - 1].push(format!("event: message\r\ndata: {data}\r\n\r\n"));
         }
         Reply::full(202, &[], "Accepted")
     })

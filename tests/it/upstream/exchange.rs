@@ -93,6 +93,8 @@ async fn events_come_in_order_wherever_chunks_end() {
             panic!("no answer");
         };
         assert_eq!(value_of(&answer), json!({"ok": true}));
+        // The end of the body comes after the answer, in bytes of its own.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(
         server.connections(),
@@ -239,6 +241,11 @@ async fn a_broken_stream_is_resumed_after_its_last_event() {
         exchange.next().await.unwrap(),
         Event::Notification(_)
     ));
+    let paused = exchange.next().await.unwrap();
+    let Event::Paused { retry } = paused else {
+        panic!("{paused:?}");
+    };
+    assert_eq!(retry, Duration::from_millis(120));
     assert_eq!(answer_of(exchange).await.unwrap()["resumed"], true);
     assert!(
         begun.elapsed() >= Duration::from_millis(120),
@@ -282,6 +289,7 @@ async fn reading_can_be_given_up_while_a_stream_is_resumed() {
     let mut given_up = 0;
     let answer = loop {
         match tokio::time::timeout(Duration::from_millis(7), exchange.next()).await {
+            Ok(Ok(Event::Paused { .. })) => {}
             Ok(event) => break event.unwrap(),
             Err(_) => given_up += 1,
         }

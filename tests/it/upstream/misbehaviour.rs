@@ -198,7 +198,7 @@ async fn statuses_without_json_rpc_pass_up_as_statuses() {
             panic!("{error:?}");
         };
         assert_eq!(got.as_u16(), status);
-        assert_eq!(text, "no");
+        assert_eq!(&**text, "no");
         assert!(www_authenticate.is_some() && retry_after.is_some());
         assert!(!error.is_safe_to_retry());
     }

@@ -181,7 +181,7 @@ async fn a_legacy_watch_reads_the_standalone_stream_and_subscribes() {
         .map(|r| r.json()["params"]["uri"].clone())
         .collect();
     assert_eq!(subscribed, ["a://1", "a://2"]);
-    // Its session is ended with it: the stream and the record at the server.
+    side.stop().await;
     server.request("DELETE").await;
     server
         .until("the end of the stream", |s| {
@@ -207,5 +207,4 @@ async fn a_legacy_replica_without_a_stream_cannot_be_watched() {
         matches!(outcome, Err(UpstreamError::NotOffered(_))),
         "{outcome:?}"
     );
-    server.request("DELETE").await;
 }
