@@ -7,21 +7,56 @@
 //!
 //! `docs/cache.md` tells the states and races; the files follow it: `key`
 //! names slots, `entry` is what a slot holds, `freshness` decides from an
-//! age, `l1` is this node's copy, `refresh` brings what is missing.
+//! age, `l1` is this node's copy, `flight` and `refresh` bring what is
+//! missing, `backoff` leaves alone what fails, `follow` hears other nodes.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::broadcast,
+    time::{Instant, timeout_at},
+};
 
-use crate::{ids::ServerId, lifecycle::Tasks, store::Store};
+use self::{
+    backoff::Failures,
+    clock::ClockGuess,
+    entry::Answer,
+    flight::{Flights, Joined, Outcome, Waiting},
+    freshness::{Freshness, refresh_early},
+    l1::{Held, HeldContent, L1, Subjects},
+    refresh::{Purpose, Question},
+};
+use crate::{
+    ids::ServerId,
+    lifecycle::Tasks,
+    store::{EntryKey, Event, Fence, Store, SubjectKey},
+};
 
+mod backoff;
+mod clock;
 mod counters;
+mod entry;
+mod flight;
+mod follow;
+mod freshness;
 mod key;
+mod l1;
+mod refresh;
 
-pub use self::{counters::Counters, key::CacheKey};
+pub use self::{
+    counters::{Counter, Counters},
+    key::CacheKey,
+};
 
 /// A decoded value that lives in L1.
 pub trait Cacheable: Send + Sync + Sized + 'static {
@@ -145,6 +180,14 @@ pub enum CacheError<E: std::error::Error + 'static> {
         /// What was asked.
         key: String,
     },
+    /// What the fetch brought cannot be decoded.
+    #[error("the answer for {key} cannot be read: {why}")]
+    Unreadable {
+        /// What was asked.
+        key: String,
+        /// What [`Cacheable::decode`] said.
+        why: String,
+    },
     /// This node runs as many fetches as it may.
     #[error("too many fetches at once, {key} was not fetched")]
     Busy {
@@ -218,8 +261,21 @@ impl Default for Settings {
 
 /// The cache of one kind of value.
 pub struct Cache<V: Cacheable> {
+    store: Arc<dyn Store>,
+    settings: Settings,
+    tasks: Tasks,
     counters: Arc<Counters>,
-    value: std::marker::PhantomData<V>,
+    l1: L1<V>,
+    subjects: Subjects,
+    flights: Arc<Flights<V>>,
+    failures: Failures,
+    clock: ClockGuess,
+    /// Gaps in the subscription so far. What was checked before the last is not trusted.
+    gap: AtomicU32,
+    /// Subscribed before anything is cached; taken by `follow`.
+    events: Mutex<Option<broadcast::Receiver<Event>>>,
+    /// Invalidations the store has not heard of, see `follow.rs`.
+    unheard: Mutex<HashSet<SubjectKey>>,
 }
 
 impl<V: Cacheable> fmt::Debug for Cache<V> {
@@ -228,19 +284,35 @@ impl<V: Cacheable> fmt::Debug for Cache<V> {
     }
 }
 
+/// What L1 has for a key.
+struct View<V> {
+    /// The slot the answer has to come from.
+    slot: EntryKey,
+    held: Option<Arc<Held<V>>>,
+}
+
+/// Rounds of a request without a pause in between. More than a few mean that
+/// entries go out of date as fast as they are fetched.
+const BRISK_ROUNDS: u32 = 4;
+
 impl<V: Cacheable> Cache<V> {
     /// An empty L1 over `store`. Refreshes run in `tasks`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, settings: Settings, tasks: Tasks) -> Arc<Self> {
-        let _ = (store, settings, tasks);
-        todo!()
-    }
-
-    /// Applies what other nodes publish to L1, until `stop`. The node runs it
-    /// as long as it serves; without it L1 does not learn of changes.
-    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let _ = stop;
-        todo!()
+        Arc::new(Self {
+            counters: Arc::default(),
+            l1: L1::new(settings.l1_bytes),
+            subjects: Subjects::new(),
+            flights: Flights::new(settings.max_flights),
+            failures: Failures::new(&settings),
+            clock: ClockGuess::new(Instant::now()),
+            gap: AtomicU32::new(0),
+            events: Mutex::new(Some(store.subscribe())),
+            unheard: Mutex::default(),
+            store,
+            settings,
+            tasks,
+        })
     }
 
     /// Serves `key` from L1, the store, or by `fetch`. Costs no store command
@@ -255,28 +327,289 @@ impl<V: Cacheable> Cache<V> {
         fetch: Fetch<V::FetchError>,
         deadline: Instant,
     ) -> Result<Served<V>, CacheError<V::FetchError>> {
-        let _ = (key, durations, fetch, deadline);
-        todo!()
+        let served = self.look(key, durations, &fetch, deadline).await;
+        let counter = match &served {
+            Ok(served) => match served.status {
+                CacheStatus::Hit => &self.counters.hits,
+                CacheStatus::Stale => &self.counters.stale,
+                CacheStatus::Miss => &self.counters.misses,
+                CacheStatus::Bypass => &self.counters.bypasses,
+            },
+            Err(_) => &self.counters.errors,
+        };
+        counter.add_one();
+        served
+    }
+
+    async fn look(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        durations: &Durations,
+        fetch: &Fetch<V::FetchError>,
+        deadline: Instant,
+    ) -> Result<Served<V>, CacheError<V::FetchError>> {
+        // What was invalidated before this request came is not its answer.
+        let mut asked_after = None;
+        // The base slot said so, even if L1 could not keep that.
+        let mut private = false;
+        let mut rounds = 0;
+        loop {
+            let now = Instant::now();
+            let view = self.view(key, private, now);
+            let question = |purpose, beyond| Question {
+                key: key.clone(),
+                slot: view.slot.clone(),
+                durations: *durations,
+                fetch: Arc::clone(fetch),
+                purpose,
+                beyond,
+            };
+            if let Some(held) = &view.held
+                && let Some(served) = self.serve_at_once(held, now, question)
+            {
+                return Ok(served);
+            }
+            let asked_after =
+                *asked_after.get_or_insert_with(|| self.subjects.of(&view.slot.subject).latest());
+            let give_up = |error| match &view.held {
+                Some(held) if held.freshness(Instant::now()) != Freshness::Gone => {
+                    served(held, CacheStatus::Stale).ok_or(error)
+                }
+                Some(_) | None => Err(error),
+            };
+            if now >= deadline {
+                return give_up(timed_out(key));
+            }
+            rounds += 1;
+            if rounds > BRISK_ROUNDS {
+                tokio::time::sleep_until(deadline.min(now + Duration::from_millis(20))).await;
+            }
+            let Some(flight) = self.fly(question(Purpose::Answer, None)) else {
+                let key = key.to_string();
+                return give_up(CacheError::Busy { key });
+            };
+            let Ok(outcome) = timeout_at(deadline, flight.outcome()).await else {
+                return give_up(timed_out(key));
+            };
+            match outcome {
+                Some(Outcome::Entry { held, waited }) => {
+                    let fetched_for_us = held.generation >= asked_after;
+                    if fetched_for_us
+                        && let Some(served) = self.accept(key, &held, waited, question)
+                    {
+                        return Ok(served);
+                    }
+                }
+                Some(Outcome::PerPrincipal) => private = true,
+                Some(Outcome::Unstored {
+                    value,
+                    scope,
+                    owner,
+                    digest,
+                }) => {
+                    if owner.is_none_or(|owner| owner == *key.principal().as_bytes()) {
+                        return Ok(unstored(value, scope, digest));
+                    }
+                    // Somebody else's, and nobody knows yet that answers are private.
+                    private = true;
+                }
+                Some(Outcome::Failed(error)) => return give_up(CacheError::Fetch(error)),
+                Some(Outcome::TookTooLong) => return give_up(timed_out(key)),
+                Some(Outcome::Unreadable(why)) => {
+                    let key = key.to_string();
+                    return give_up(CacheError::Unreadable { key, why });
+                }
+                // Not now: a background refresh ended without one. None: it
+                // crashed, and the next waits as after a failure.
+                Some(Outcome::NotNow) | None => {}
+            }
+        }
     }
 
     /// What L1 holds and may still be served (age below `max_stale`); no I/O.
     #[must_use]
     pub fn peek(&self, key: &CacheKey) -> Option<Served<V>> {
-        let _ = key;
-        todo!()
-    }
-
-    /// Marks every entry of that server and method out of date, on all nodes:
-    /// who asks after this returns is not served what was fetched before,
-    /// unless fetching fails.
-    pub async fn invalidate(&self, subject: &Subject) {
-        let _ = subject;
-        todo!()
+        let now = Instant::now();
+        let held = self.l1.get(&key.base().slot)?;
+        let held = if held.is_marker() {
+            self.l1.get(&key.own().slot)?
+        } else {
+            held
+        };
+        let status = match held.freshness(now) {
+            Freshness::Fresh => CacheStatus::Hit,
+            Freshness::Stale | Freshness::Expired => CacheStatus::Stale,
+            Freshness::Gone => return None,
+        };
+        let answer = held.answer()?;
+        answer
+            .is_for(key.principal())
+            .then(|| served(&held, status))?
     }
 
     /// What this cache has done since the node started.
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What L1 has for `key`, and in which slot.
+    fn view(&self, key: &CacheKey, private: bool, now: Instant) -> View<V> {
+        let base = self.l1.get(&key.base().slot);
+        let gap = self.gap.load(Ordering::Relaxed);
+        let marked = base.as_ref().is_some_and(|held| {
+            held.is_marker() && held.is_trusted(gap) && held.freshness(now) == Freshness::Fresh
+        });
+        let (slot, held) = if private || marked {
+            let own = key.own();
+            let held = self.l1.get(&own.slot);
+            (own, held)
+        } else {
+            (key.base().clone(), base)
+        };
+        // A second guard behind the slot's name: an answer that is not for the
+        // caller is no answer.
+        let for_caller = |held: &Arc<Held<V>>| {
+            let answer = held.answer();
+            answer.is_some_and(|answer| answer.is_for(key.principal()))
+        };
+        View {
+            slot,
+            held: held.filter(for_caller),
+        }
+    }
+
+    /// Serves a copy that needs no waiting, and starts a refresh where one is due.
+    fn serve_at_once(
+        self: &Arc<Self>,
+        held: &Arc<Held<V>>,
+        now: Instant,
+        question: impl FnOnce(Purpose, Option<Fence>) -> Question<V>,
+    ) -> Option<Served<V>> {
+        let trusted = held.is_trusted(self.gap.load(Ordering::Relaxed));
+        match held.freshness(now) {
+            Freshness::Fresh if trusted => {
+                if self.is_due_early(held, now) {
+                    self.refresh(held, now, || {
+                        question(Purpose::Refresh, Some(held.generation))
+                    });
+                }
+                served(held, CacheStatus::Hit)
+            }
+            Freshness::Stale if trusted => {
+                self.refresh(held, now, || question(Purpose::Refresh, None));
+                served(held, CacheStatus::Stale)
+            }
+            // The upstream is failing: better old than nothing, and at once.
+            Freshness::Expired if self.failures.is_failing(held.key.slot) => {
+                self.refresh(held, now, || question(Purpose::Refresh, None));
+                served(held, CacheStatus::Stale)
+            }
+            Freshness::Fresh | Freshness::Stale | Freshness::Expired | Freshness::Gone => None,
+        }
+    }
+
+    /// Serves what a flight brought, if it is for the caller.
+    fn accept(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        held: &Arc<Held<V>>,
+        waited: bool,
+        question: impl FnOnce(Purpose, Option<Fence>) -> Question<V>,
+    ) -> Option<Served<V>> {
+        if !held.answer()?.is_for(key.principal()) {
+            return None;
+        }
+        let now = Instant::now();
+        match held.freshness(now) {
+            Freshness::Gone => None,
+            Freshness::Fresh if !waited => served(held, CacheStatus::Hit),
+            Freshness::Stale if !waited => {
+                self.refresh(held, now, || question(Purpose::Refresh, None));
+                served(held, CacheStatus::Stale)
+            }
+            Freshness::Fresh | Freshness::Stale | Freshness::Expired => {
+                served(held, CacheStatus::Miss)
+            }
+        }
+    }
+
+    fn is_due_early(&self, held: &Held<V>, now: Instant) -> bool {
+        let Some(answer) = held.answer() else {
+            return false;
+        };
+        let (age, fresh) = (held.age(now), answer.lifetimes.fresh);
+        // Random numbers are drawn only where they matter.
+        age >= fresh / 2 && {
+            let chance = rand::random();
+            refresh_early(age, fresh, answer.took, self.settings.early_refresh, chance)
+        }
+    }
+
+    /// Starts a background refresh of `held` unless one was tried just now.
+    fn refresh(
+        self: &Arc<Self>,
+        held: &Held<V>,
+        now: Instant,
+        question: impl FnOnce() -> Question<V>,
+    ) {
+        if held.begin_refresh(now, self.settings.retry_first) {
+            // Nobody waits for it. Too many flights: the next request tries again.
+            drop(self.fly(question()));
+        }
+    }
+
+    /// Joins the flight of the question's slot, or starts it; `None`: too many.
+    fn fly(self: &Arc<Self>, question: Question<V>) -> Option<Waiting<V>> {
+        match self.flights.join(question.slot.slot) {
+            Joined::Full => None,
+            Joined::Waiting(waiting) => Some(waiting),
+            Joined::First(landing, waiting) => {
+                let flight = Arc::clone(self).bring(question, landing);
+                self.tasks.spawn_brief(flight);
+                Some(waiting)
+            }
+        }
+    }
+}
+
+fn timed_out<E: std::error::Error>(key: &CacheKey) -> CacheError<E> {
+    CacheError::TimedOut {
+        key: key.to_string(),
+    }
+}
+
+/// The answer in `held`; `None` if it is a marker.
+fn served<V: Cacheable>(held: &Arc<Held<V>>, status: CacheStatus) -> Option<Served<V>> {
+    let HeldContent::Answer { answer, value } = &held.content else {
+        return None;
+    };
+    let Answer {
+        scope,
+        lifetimes,
+        digest,
+        ..
+    } = answer;
+    let age = held.age(Instant::now());
+    Some(Served {
+        value: Arc::clone(value),
+        status,
+        remaining: lifetimes.remaining(age, held.is_invalidated()),
+        age,
+        scope: *scope,
+        generation: held.generation.0,
+        digest: *digest,
+    })
+}
+
+fn unstored<V>(value: Arc<V>, scope: Scope, digest: u64) -> Served<V> {
+    Served {
+        value,
+        status: CacheStatus::Bypass,
+        remaining: Duration::ZERO,
+        age: Duration::ZERO,
+        scope,
+        generation: 0,
+        digest,
     }
 }

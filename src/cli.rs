@@ -24,7 +24,13 @@ pub use self::welcome::{Welcome, welcome};
 
 /// A gateway cluster for the Model Context Protocol.
 #[derive(Debug, Parser)]
-#[command(name = "mcp-fleet", version, about, arg_required_else_help = true)]
+#[command(
+    name = "mcp-fleet",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed (also a tool that reports an error), 2 wrong usage"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

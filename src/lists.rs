@@ -87,7 +87,8 @@ impl Settings {
                 pages: limits.list_pages,
                 items: limits.list_items,
                 bytes: MAX_LIST_BYTES,
-                time: cache.fetch_timeout,
+                // Ends before the cache loses patience, so that the reason is known.
+                time: cache.fetch_timeout.mul_f64(0.95),
             },
         }
     }

@@ -201,8 +201,9 @@ pub enum Event {
         /// What.
         payload: Bytes,
     },
-    /// Messages may have been lost (a reconnect, a slow reader): what was
-    /// learned from messages has to be checked again.
+    /// Messages may have been lost (a reconnect, a slow reader), or the store
+    /// is back after it could not be reached: what was learned from messages
+    /// has to be checked again, what was done without the store made up for.
     Gap,
 }
 

@@ -7,8 +7,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use axum::{Router, body::Body, extract::State, response::Response, routing::post};
-use futures_util::{StreamExt as _, future::join_all, stream};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use http::{HeaderMap, StatusCode};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     body, caller,
@@ -30,9 +34,11 @@ use crate::{
 /// Calls of one batch that run at once at one server.
 const PER_SERVER: usize = 16;
 
+const ROUTE: &str = "/api/batch";
+
 /// The batch route.
 pub fn routes() -> Router<Arc<Gateway>> {
-    Router::new().route("/api/batch", post(batch))
+    Router::new().route(ROUTE, post(batch))
 }
 
 /// One call of a batch, ready to be made.
@@ -68,12 +74,13 @@ async fn batch(
             Err(error) => outcomes[at] = Some(Err(error)),
         }
     }
-    let running = groups
-        .into_values()
-        .map(|(server, calls)| run(&gateway, server, calls, principal, &trace));
+    let groups = groups.into_values();
+    let mut finished = stream::select_all(
+        groups.map(|(server, calls)| run(&gateway, server, calls, principal, &trace)),
+    );
     // Each call ends at its server's own deadline; this bounds waiting for a turn.
-    let all = tokio::time::timeout(limits.call, join_all(running)).await;
-    for (at, outcome) in all.unwrap_or_default().into_iter().flatten() {
+    let deadline = Instant::now() + limits.call;
+    while let Ok(Some((at, outcome))) = timeout_at(deadline, finished.next()).await {
         outcomes[at] = Some(outcome);
     }
     Ok(rest::json(written(outcomes).into(), None))
@@ -124,28 +131,29 @@ fn parameters(call: &Raw) -> Result<(String, Box<Raw>), RestError> {
     Ok((server, params))
 }
 
-async fn run(
-    gateway: &Gateway,
+/// The outcomes of one server's calls, as they come.
+fn run<'a>(
+    gateway: &'a Gateway,
     server: Arc<Server>,
     calls: Vec<Planned>,
     principal: Principal,
-    trace: &TraceContext,
-) -> Vec<(usize, Outcome)> {
-    let server = &server;
-    stream::iter(calls)
-        .map(|planned| async move {
+    trace: &'a TraceContext,
+) -> BoxStream<'a, (usize, Outcome)> {
+    let made = stream::iter(calls).map(move |planned| {
+        let server = Arc::clone(&server);
+        async move {
             let call = Once {
-                server,
+                server: &server,
+                route: ROUTE,
                 method: method::TOOLS_CALL,
                 params: &planned.params,
                 principal,
                 trace,
             };
             (planned.at, call.run(gateway).await)
-        })
-        .buffer_unordered(PER_SERVER)
-        .collect()
-        .await
+        }
+    });
+    made.buffer_unordered(PER_SERVER).boxed()
 }
 
 /// `{"results":[{"result":..}|{"error":..}, ..]}`

@@ -178,7 +178,9 @@ impl From<ListError> for RestError {
             | ListError::Answered { .. }
             | ListError::Malformed { .. }
             | ListError::TooLong { .. }
+            | ListError::Unreadable { .. }
             | ListError::TimedOut { .. }
+            | ListError::Unreadable { .. }
             | ListError::Busy { .. } => Self::blamed(&list_blame(&error), list_message(&error)),
         }
     }
@@ -196,6 +198,13 @@ impl From<RelayError> for RestError {
             }
         }
     }
+}
+
+/// Answers paths that do not exist.
+pub async fn unknown_path(uri: http::Uri) -> RestError {
+    let path: String = uri.path().chars().take(128).collect();
+    let message = format!("there is no path {path:?}; /api/openapi.json describes those there are");
+    RestError::new(StatusCode::NOT_FOUND, "unknown_path", message)
 }
 
 /// The HTTP status of a body that was not read.
@@ -250,7 +259,9 @@ pub fn list_failure(error: &ListError, era: Era) -> RpcFailure {
         ListError::Upstream { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
+        | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
+        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => internal(&list_blame(error), list_message(error)),
     }
 }
@@ -315,9 +326,11 @@ fn list_blame(error: &ListError) -> Blame {
         ListError::Upstream { error, .. } => upstream_blame(error),
         ListError::TimedOut { .. } => Blame::timed_out(),
         ListError::Busy { .. } => Blame::busy(),
+        ListError::Unreadable { .. } => Blame::new(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         ListError::Answered { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
+        | ListError::Unreadable { .. }
         | ListError::BadCursor(_) => Blame::bad_gateway(),
     }
 }
@@ -359,7 +372,9 @@ fn list_message(error: &ListError) -> String {
         | ListError::Answered { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
+        | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
+        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => error.to_string(),
     }
 }

@@ -57,10 +57,37 @@ impl Record {
                 .and_then(|(params, name)| params.get_str(name));
             traces::describe(&span, server.as_ref(), &request.method, name.as_deref());
         }
+        let metrics = &incoming.gateway.metrics;
+        Self::new(metrics, server, &request.method, era, span)
+    }
+
+    /// A plain request, which is no message of the protocol; it is served in
+    /// the shape of the modern era and counts there. `name` is what is asked
+    /// for: a tool, a prompt, a resource.
+    pub(crate) fn plain(
+        metrics: &Arc<Metrics>,
+        (http_method, route): (&'static str, &'static str),
+        method: &'static str,
+        server: Option<&ServerId>,
+        name: Option<&str>,
+        trace: &TraceContext,
+    ) -> Self {
+        let span = traces::request_span(http_method, route, trace);
+        traces::describe(&span, server, method, name);
+        Self::new(metrics, server.cloned(), method, Era::Modern, span)
+    }
+
+    fn new(
+        metrics: &Arc<Metrics>,
+        server: Option<ServerId>,
+        method: &str,
+        era: Era,
+        span: Span,
+    ) -> Self {
         Self {
-            metrics: Arc::clone(&incoming.gateway.metrics),
+            metrics: Arc::clone(metrics),
             server,
-            method: request.method.to_string(),
+            method: method.to_owned(),
             era,
             begun: Instant::now(),
             outcome: Outcome::Cancelled,

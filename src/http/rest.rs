@@ -1,6 +1,9 @@
 //! Plain REST for scripts and load tools: lists as bare arrays, calls as the
 //! result object. No sessions, no questions, no streams.
 
+mod health;
+mod once;
+
 use std::sync::Arc;
 
 use axum::{
@@ -11,33 +14,29 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use futures_util::future::join_all;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_TYPE, VARY},
 };
-use serde::Serialize;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
-use super::{body, caller, error::RestError};
+pub(super) use self::once::Once;
+use super::{body, caller, error::RestError, record::Record};
 use crate::{
     cache::CacheStatus,
     config::Limits,
     gateway::Gateway,
-    ids::Principal,
     lists::{Caller, ListPage, Target},
     mcp::{
         Raw,
         envelope::TraceContext,
         json::{self, RawObject},
-        message::Answer,
         method::{self, ListKind},
         version::Version,
     },
-    relay::RelayError,
-    servers::{Replica, Server},
-    telemetry::metrics,
-    upstream::UpstreamError,
+    servers::Server,
+    telemetry::metrics::Outcome,
 };
 
 /// How a list was served.
@@ -52,20 +51,34 @@ const ALL_SERVERS: &str = "*";
 type Reply = Result<Response, RestError>;
 type Node = State<Arc<Gateway>>;
 
+const CALL_TOOL: &str = "/mcp/{server}/tools/call";
+const GET_PROMPT: &str = "/mcp/{server}/prompts/get";
+const READ_RESOURCE: &str = "/mcp/{server}/resources/read";
+const HEALTH: &str = "/mcp/{server}/health";
+
 /// The routes below `/mcp/{server}/`.
 pub fn routes() -> Router<Arc<Gateway>> {
     Router::new()
-        .route("/mcp/{server}/tools/list", get(list_tools))
-        .route("/mcp/{server}/prompts/list", get(list_prompts))
-        .route("/mcp/{server}/resources/list", get(list_resources))
+        .route(list_route(ListKind::Tools), get(list_tools))
+        .route(list_route(ListKind::Prompts), get(list_prompts))
+        .route(list_route(ListKind::Resources), get(list_resources))
         .route(
-            "/mcp/{server}/resources/templates/list",
+            list_route(ListKind::ResourceTemplates),
             get(list_resource_templates),
         )
-        .route("/mcp/{server}/tools/call", post(call_tool))
-        .route("/mcp/{server}/prompts/get", post(get_prompt))
-        .route("/mcp/{server}/resources/read", post(read_resource))
-        .route("/mcp/{server}/health", get(health))
+        .route(CALL_TOOL, post(call_tool))
+        .route(GET_PROMPT, post(get_prompt))
+        .route(READ_RESOURCE, post(read_resource))
+        .route(HEALTH, get(health::health))
+}
+
+fn list_route(kind: ListKind) -> &'static str {
+    match kind {
+        ListKind::Tools => "/mcp/{server}/tools/list",
+        ListKind::Prompts => "/mcp/{server}/prompts/list",
+        ListKind::Resources => "/mcp/{server}/resources/list",
+        ListKind::ResourceTemplates => "/mcp/{server}/resources/templates/list",
+    }
 }
 
 async fn list_tools(node: Node, name: Path<String>, headers: HeaderMap) -> Reply {
@@ -90,22 +103,39 @@ async fn list(
     headers: &HeaderMap,
     kind: ListKind,
 ) -> Reply {
-    let begun = Instant::now();
     let caller = Caller::plain(caller::principal(headers));
-    let (target, deadline) = if name == ALL_SERVERS {
-        (Target::All, begun + gateway.config.cache.list_deadline)
+    let (target, within) = if name == ALL_SERVERS {
+        (Target::All, gateway.config.cache.list_deadline)
     } else {
         let server = server(&gateway, &name)?;
-        let deadline = begun + server.timeout;
-        (Target::One(server), deadline)
+        let within = server.timeout;
+        (Target::One(server), within)
     };
-    let page = gateway.lists.whole(&target, kind, &caller, deadline).await;
-    let server = match &target {
-        Target::One(server) => Some(&**server),
+    let id = match &target {
+        Target::One(server) => Some(&server.id),
         Target::All => None,
     };
-    record(&gateway, server, kind.method(), begun, outcome(&page));
-    Ok(array(&page?))
+    let record = Record::plain(
+        &gateway.metrics,
+        ("GET", list_route(kind)),
+        kind.method(),
+        id,
+        None,
+        &TraceContext::from_headers(headers),
+    );
+    gateway.watch(&target);
+    let deadline = Instant::now() + within;
+    let page = gateway.lists.whole(&target, kind, &caller, deadline);
+    match page.instrument(record.span()).await {
+        Ok(page) => {
+            record.end(Outcome::Ok);
+            Ok(array(&page))
+        }
+        Err(error) => {
+            record.failed();
+            Err(error.into())
+        }
+    }
 }
 
 fn array(page: &ListPage) -> Response {
@@ -142,6 +172,11 @@ async fn call(
     let params = parameters(body, &gateway.config.limits, "name").await?;
     let call = Once {
         server: &server,
+        route: if method == method::TOOLS_CALL {
+            CALL_TOOL
+        } else {
+            GET_PROMPT
+        },
         method,
         params: &params,
         principal: caller::principal(headers),
@@ -159,162 +194,16 @@ async fn read_resource(
 ) -> Reply {
     let server = server(&gateway, &name)?;
     let params = parameters(body, &gateway.config.limits, "uri").await?;
-    let begun = Instant::now();
-    let caller = Caller::plain(caller::principal(&headers));
-    let deadline = begun + server.timeout;
-    let kept = gateway.lists.read(&server, &caller, &params, deadline);
-    let kept = kept.await.transpose();
-    if let Some(read) = kept {
-        let method = method::RESOURCES_READ;
-        record(&gateway, Some(&server), method, begun, outcome(&read));
-        let read = read?;
-        return Ok(json(read.result.get().to_owned().into(), Some(read.status)));
-    }
     let call = Once {
         server: &server,
+        route: READ_RESOURCE,
         method: method::RESOURCES_READ,
         params: &params,
-        principal: caller.principal,
+        principal: caller::principal(&headers),
         trace: &TraceContext::from_headers(&headers),
     };
-    let result = call.run(&gateway).await?;
-    Ok(json(
-        result.get().to_owned().into(),
-        Some(CacheStatus::Bypass),
-    ))
-}
-
-/// One request to a server, without a conversation.
-#[derive(Debug)]
-pub(super) struct Once<'a> {
-    pub(super) server: &'a Arc<Server>,
-    pub(super) method: &'static str,
-    pub(super) params: &'a Raw,
-    pub(super) principal: Principal,
-    pub(super) trace: &'a TraceContext,
-}
-
-impl Once<'_> {
-    /// The result as the server gave it.
-    pub(super) async fn run(&self, gateway: &Gateway) -> Result<Box<Raw>, RestError> {
-        let begun = Instant::now();
-        let answer = self.answer(gateway, begun + self.server.timeout).await;
-        record(
-            gateway,
-            Some(self.server),
-            self.method,
-            begun,
-            answer_outcome(&answer),
-        );
-        match answer? {
-            Answer::Result(result) => Ok(result),
-            Answer::Error(error) => Err(RestError::answered(&error)),
-        }
-    }
-
-    async fn answer(&self, gateway: &Gateway, deadline: Instant) -> Result<Answer, RelayError> {
-        let headers = self.param_headers(gateway, deadline).await;
-        let relay = &gateway.relay;
-        relay
-            .call_once(
-                self.server,
-                self.method,
-                self.params,
-                &self.principal,
-                self.trace,
-                headers,
-                deadline,
-            )
-            .await
-    }
-
-    /// The headers that repeat arguments, when the tool asks for that.
-    async fn param_headers(
-        &self,
-        gateway: &Gateway,
-        deadline: Instant,
-    ) -> Vec<(HeaderName, HeaderValue)> {
-        if self.method != method::TOOLS_CALL {
-            return Vec::new();
-        }
-        let Ok(params) = RawObject::parse(self.params) else {
-            return Vec::new();
-        };
-        let Some(name) = params.get_str("name") else {
-            return Vec::new();
-        };
-        let caller = Caller::plain(self.principal);
-        let deadline = deadline.min(Instant::now() + gateway.config.cache.list_deadline);
-        let tool = gateway
-            .lists
-            .tool(self.server, &caller, &name, deadline)
-            .await;
-        match tool {
-            Some(tool) if !tool.param_headers.is_empty() => {
-                tool.param_headers.headers_for(params.get("arguments"))
-            }
-            Some(_) | None => Vec::new(),
-        }
-    }
-}
-
-/// What is known of a server's replicas.
-#[derive(Debug, Serialize)]
-struct Health {
-    server: String,
-    /// `healthy`: all replicas answer; `degraded`: some do; `unhealthy`: none does.
-    status: &'static str,
-    replicas: Vec<ReplicaHealth>,
-}
-
-#[derive(Debug, Serialize)]
-struct ReplicaHealth {
-    id: String,
-    endpoint: String,
-    healthy: bool,
-    version: Option<&'static str>,
-    error: Option<String>,
-}
-
-async fn health(State(gateway): Node, Path(name): Path<String>) -> Reply {
-    let server = server(&gateway, &name)?;
-    let deadline = Instant::now() + gateway.config.health.timeout;
-    let asked = server
-        .replicas
-        .iter()
-        .map(|replica| replica_health(&gateway, replica, deadline));
-    let replicas = join_all(asked).await;
-    let healthy = replicas.iter().filter(|replica| replica.healthy).count();
-    let status = match healthy {
-        0 => "unhealthy",
-        some if some < replicas.len() => "degraded",
-        _ => "healthy",
-    };
-    let health = Health {
-        server: server.id.to_string(),
-        status,
-        replicas,
-    };
-    let mut response = json(json::raw(&health).get().to_owned().into(), None);
-    if healthy == 0 {
-        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-    }
-    Ok(response)
-}
-
-async fn replica_health(
-    gateway: &Gateway,
-    replica: &Arc<Replica>,
-    deadline: Instant,
-) -> ReplicaHealth {
-    let described = gateway.relay.upstreams.describe(replica, deadline).await;
-    ReplicaHealth {
-        id: replica.id.to_string(),
-        endpoint: replica.endpoint.to_string(),
-        healthy: described.is_ok(),
-        version: described.as_ref().ok().map(|known| known.version.as_str()),
-        error: described.err().map(|error| error.root().to_string()),
-    }
+    let (result, status) = call.read(&gateway).await?;
+    Ok(json(result.get().to_owned().into(), Some(status)))
 }
 
 /// The server of that name.
@@ -384,51 +273,4 @@ pub(super) fn json(body: Bytes, status: Option<CacheStatus>) -> Response {
         headers.insert(VARY, HeaderValue::from_static("authorization"));
     }
     response
-}
-
-fn record(
-    gateway: &Gateway,
-    server: Option<&Server>,
-    method: &str,
-    begun: Instant,
-    outcome: metrics::Outcome,
-) {
-    let server = server.map(|server| &server.id);
-    let took = begun.elapsed();
-    // REST has no protocol era; it is served in the shape of the newest.
-    gateway
-        .metrics
-        .request(server, method, metrics::Era::Modern, outcome, took);
-}
-
-fn outcome<T, E>(answered: &Result<T, E>) -> metrics::Outcome {
-    match answered {
-        Ok(_) => metrics::Outcome::Ok,
-        Err(_) => metrics::Outcome::Unavailable,
-    }
-}
-
-fn answer_outcome(answer: &Result<Answer, RelayError>) -> metrics::Outcome {
-    match answer {
-        Ok(Answer::Result(result)) if is_tool_error(result) => metrics::Outcome::ToolError,
-        Ok(Answer::Result(_)) => metrics::Outcome::Ok,
-        Ok(Answer::Error(_)) => metrics::Outcome::RpcError,
-        Err(RelayError::Upstream {
-            source: UpstreamError::TimedOut { .. },
-            ..
-        }) => metrics::Outcome::TimedOut,
-        Err(RelayError::TooManyParked) => metrics::Outcome::Shed,
-        Err(RelayError::Rpc(_)) => metrics::Outcome::Refused,
-        Err(
-            RelayError::Upstream { .. } | RelayError::NoReplica { .. } | RelayError::Unavailable,
-        ) => metrics::Outcome::Unavailable,
-    }
-}
-
-fn is_tool_error(result: &Raw) -> bool {
-    RawObject::parse(result).ok().is_some_and(|result| {
-        result
-            .get("isError")
-            .is_some_and(|flag| flag.get() == "true")
-    })
 }

@@ -11,7 +11,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue};
 
-use super::{admin, batch, guard, guard::Guard, mcp, readiness, rest, sse};
+use super::{admin, batch, error, guard, guard::Guard, mcp, readiness, rest, sse};
 use crate::gateway::Gateway;
 
 /// Names the node that answered.
@@ -40,6 +40,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .merge(batch::routes())
         .merge(admin::routes())
         .merge(readiness::routes())
+        .fallback(error::unknown_path)
         .with_state(Arc::clone(gateway));
     let guard = Arc::new(Guard::new(&gateway.config.node));
     // The outermost layer is added last.

@@ -55,11 +55,27 @@ pub enum ListError {
         /// The configuration key that says so.
         setting: &'static str,
     },
+    /// What was fetched cannot be read back.
+    #[error("the answer for {what} cannot be read: {why}")]
+    Unreadable {
+        /// What was asked of whom.
+        what: String,
+        /// Why not.
+        why: String,
+    },
     /// Nobody brought an answer in time.
     #[error("no answer for {what} within the deadline")]
     TimedOut {
         /// What was asked of whom.
         what: String,
+    },
+    /// What was brought cannot be read: our own fault.
+    #[error("the answer for {what} cannot be read")]
+    Unreadable {
+        /// What was asked of whom.
+        what: String,
+        /// What is wrong with it; for the log.
+        why: String,
     },
     /// This node runs as many fetches as it may.
     #[error("too many fetches at once; {what} was not fetched")]
@@ -87,6 +103,7 @@ impl ListError {
             Self::Answered { .. }
             | Self::Malformed { .. }
             | Self::TooLong { .. }
+            | Self::Unreadable { .. }
             | Self::BadCursor(_) => self.to_string(),
         }
     }
@@ -97,6 +114,7 @@ impl From<CacheError<Self>> for ListError {
         match error {
             CacheError::Fetch(error) => error,
             CacheError::TimedOut { key } => Self::TimedOut { what: key },
+            CacheError::Unreadable { key, why } => Self::Unreadable { what: key, why },
             CacheError::Busy { key } => Self::Busy { what: key },
         }
     }

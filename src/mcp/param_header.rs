@@ -19,6 +19,9 @@ const ANNOTATION: &str = "x-mcp-header";
 /// Deepest nesting of schemas that is looked at.
 const MAX_DEPTH: u32 = 64;
 
+/// Most annotated parameters of one tool.
+const MAX_PARAMS: usize = 64;
+
 /// Keywords whose value is a schema, a list of schemas or a map of schemas.
 /// An annotation below one of them cannot be tied to one argument.
 const OTHER_SUBSCHEMAS: [&str; 21] = [
@@ -184,6 +187,9 @@ impl ParamHeaders {
         };
         if self.params.iter().any(|param| param.header == header) {
             return Err(invalid(path, &format!("{label:?} is used more than once")));
+        }
+        if self.params.len() == MAX_PARAMS {
+            return Err(invalid(path, "there are more than 64"));
         }
         self.params.push(Param {
             header,

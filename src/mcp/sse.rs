@@ -216,11 +216,9 @@ pub fn retry(ms: u64) -> Bytes {
 fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend(
-        value
-            .bytes()
-            .filter(|byte| !matches!(byte, b'\r' | b'\n' | 0)),
-    );
+    // Readers ignore an id with a zero byte altogether.
+    let is_kept = |byte: &u8| !matches!(byte, b'\r' | b'\n') && (*byte != 0 || name != "id");
+    out.extend(value.bytes().filter(is_kept));
     out.push(b'\n');
 }
 

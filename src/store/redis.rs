@@ -122,7 +122,7 @@ impl RedisStore {
             "redis subscriber",
             subscriber.run(connected, messages, stop),
         );
-        connections.start(tasks).await;
+        connections.start(tasks, events.clone()).await;
         Ok(Self {
             connections,
             keys: Arc::new(keys),

@@ -9,7 +9,7 @@ use tracing::Subscriber;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer, fmt, registry::LookupSpan};
 
-use super::metrics::Metrics;
+use super::{metrics::Metrics, names::REQUEST_TARGET};
 use crate::config::{self, LogFormat};
 
 /// The layer that writes, and the guard that keeps its thread alive.
@@ -20,9 +20,7 @@ pub(super) fn layer<S>(
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let filter = EnvFilter::builder()
-        .parse(&settings.log)
-        .context("telemetry.log")?;
+    let filter = filter(&settings.log).context("telemetry.log")?;
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(settings.log_buffer)
@@ -42,4 +40,40 @@ where
             .boxed(),
     };
     Ok((layer, guard))
+}
+
+/// What is to be logged. Formatting the fields of a span that hardly any line
+/// is written in costs more than the rest of its request's telemetry, so spans
+/// of requests are for the collector unless they are asked for by name.
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    let filter = EnvFilter::builder().parse(directives)?;
+    if directives.contains(REQUEST_TARGET) {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive(format!("{REQUEST_TARGET}=off").parse()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+    use crate::{mcp::envelope::TraceContext, telemetry::traces::request_span};
+
+    fn is_recorded(directives: &str) -> bool {
+        let layer = fmt::layer()
+            .with_writer(std::io::sink)
+            .with_filter(filter(directives).expect("directives"));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            !request_span("POST", "/mcp", &TraceContext::default()).is_disabled()
+        })
+    }
+
+    #[test]
+    fn spans_of_requests_cost_nothing_unless_they_are_asked_for() {
+        assert!(!is_recorded("info"));
+        assert!(!is_recorded("debug,mcp_fleet::relay=trace"));
+        assert!(is_recorded("warn,mcp_fleet::request=info"));
+    }
 }

@@ -53,6 +53,8 @@ pub const SERVICE_VERSION: &str = "service.version";
 /// Name of this node.
 pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 
+/// Target of the spans of requests, for log filters.
+pub const REQUEST_TARGET: &str = "mcp_fleet::request";
 /// Field that `tracing-opentelemetry` takes a span's name from.
 pub const SPAN_NAME: &str = "otel.name";
 /// Field that it takes a span's status from.

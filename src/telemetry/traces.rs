@@ -92,6 +92,7 @@ where
 #[must_use]
 pub fn request_span(http_method: &str, route: &'static str, parent: &TraceContext) -> Span {
     let span = info_span!(
+        target: names::REQUEST_TARGET,
         "request",
         otel.kind = "server",
         otel.name = Empty,
@@ -119,7 +120,7 @@ pub fn request_span(http_method: &str, route: &'static str, parent: &TraceContex
 /// Makes `span` a child of the caller's. The `_meta` of a message outranks the
 /// headers, and is known later: the last call before the span is entered counts.
 pub fn follow(span: &Span, parent: &TraceContext) {
-    let Some(traceparent) = &parent.traceparent else {
+    let Some(traceparent) = parent.traceparent.as_ref().filter(|_| !span.is_disabled()) else {
         return;
     };
     let mut carrier = HashMap::from([("traceparent".to_owned(), traceparent.clone())]);
@@ -176,6 +177,7 @@ pub fn finish(span: &Span, outcome: Outcome) {
 #[must_use]
 pub fn upstream_span(server: &ServerId, replica: &str, mcp_method: &str) -> Span {
     info_span!(
+        target: names::REQUEST_TARGET,
         "upstream",
         otel.kind = "client",
         otel.name = mcp_method,

@@ -82,7 +82,7 @@ impl Record {
             Router::new(want.owner, peer.changes.clone()),
             shared.closing.child_token(),
         );
-        Ok(Session::new(want.terms(description), link))
+        Ok(Session::new(shared, want.terms(description), link))
     }
 }
 

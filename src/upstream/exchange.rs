@@ -14,7 +14,6 @@ use super::{
     router::{Owner, Registration, pong},
     session::Lease,
 };
-use crate::ids::ServerId;
 use crate::mcp::{
     Raw,
     capabilities::InputKind,
@@ -25,6 +24,7 @@ use crate::mcp::{
     method,
     version::{Era, Version},
 };
+use crate::{ids::ServerId, telemetry::metrics::Outcome};
 
 /// Questions that may be open at once within one exchange.
 const MAX_QUESTIONS: usize = 64;
@@ -52,6 +52,8 @@ pub struct Exchange {
     questions: Vec<RequestId>,
     /// Whether the replica may be at work for us.
     running: bool,
+    /// Until the outcome is counted.
+    begun: Option<Instant>,
 }
 
 /// Which log messages are handed up.
@@ -107,6 +109,19 @@ impl Exchange {
             pending: VecDeque::new(),
             questions: Vec::new(),
             running: false,
+            begun: None,
+        }
+    }
+
+    /// The outcome is counted, from a beginning before the exchange was made.
+    pub(super) fn count_from(&mut self, begun: Instant) {
+        self.begun = Some(begun);
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        if let Some(begun) = self.begun.take() {
+            let metrics = &self.shared.metrics;
+            metrics.upstream_request(&self.server, self.version.era(), outcome, begun.elapsed());
         }
     }
 
@@ -131,10 +146,6 @@ impl Exchange {
 
     pub(super) fn id(&self) -> &RequestId {
         &self.id
-    }
-
-    pub(super) fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
     }
 
     /// The version spoken with the replica.
@@ -233,6 +244,7 @@ impl Exchange {
             None => receiving.await,
         };
         if let Err(error) = &received {
+            self.count(outcome_of(error));
             // Where nobody is left who could be at work, there is nothing to cancel.
             self.running &= matches!(error, UpstreamError::TimedOut { .. });
             if !matches!(error, UpstreamError::TimedOut { .. }) {
@@ -249,6 +261,11 @@ impl Exchange {
                     debug!("an answer to another request");
                     return None;
                 }
+                self.count(if answer.is_error() {
+                    Outcome::RpcError
+                } else {
+                    Outcome::Ok
+                });
                 self.done();
                 Some(Event::Done(answer))
             }
@@ -361,6 +378,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.count(Outcome::Cancelled);
         if !self.running {
             return;
         }
@@ -383,6 +401,25 @@ impl Drop for Exchange {
                 debug!(%error, "a cancellation did not reach the replica");
             }
         });
+    }
+}
+
+/// How a failure is counted.
+pub(super) fn outcome_of(error: &UpstreamError) -> Outcome {
+    match error.root() {
+        UpstreamError::TimedOut { .. } => Outcome::TimedOut,
+        UpstreamError::Busy(_) | UpstreamError::Stopping => Outcome::Shed,
+        UpstreamError::Refused { .. } | UpstreamError::NotOffered(_) => Outcome::Refused,
+        UpstreamError::NoSuchQuestion => Outcome::Internal,
+        UpstreamError::ConnectFailed(_)
+        | UpstreamError::SpawnFailed(_)
+        | UpstreamError::NotReady(_)
+        | UpstreamError::Closed { .. }
+        | UpstreamError::Http { .. }
+        | UpstreamError::TooLarge { .. }
+        | UpstreamError::Malformed(_)
+        | UpstreamError::Incompatible(_)
+        | UpstreamError::SessionLost => Outcome::Unavailable,
     }
 }
 

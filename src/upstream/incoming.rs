@@ -65,12 +65,6 @@ impl Notice {
         Some(params.get_str(name)?.into_owned())
     }
 
-    /// A member of the parameters that is an id.
-    pub(super) fn id_param(&self, name: &str) -> Option<RequestId> {
-        let params = RawObject::parse(self.params.as_deref()?).ok()?;
-        RequestId::parse(params.get(name)?).ok()
-    }
-
     /// The whole message with other parameters.
     pub(super) fn with_params(&self, params: &Raw) -> Bytes {
         let whole = std::str::from_utf8(&self.whole).unwrap_or_default();

@@ -116,7 +116,7 @@ pub(super) async fn over_http(
         shared.closing.child_token(),
     );
     initialized(shared, &link, deadline).await?;
-    let session = Session::new(want.terms(description), link);
+    let session = Session::new(shared, want.terms(description), link);
     if session.terms.owner == Owner::Pool && session.is_interactive() {
         listen_for_stray_questions(shared, &session).await;
     }
@@ -142,7 +142,7 @@ pub(super) async fn over_link(
     };
     let description = describe_initialized(&result)?;
     initialized(shared, &link, deadline).await?;
-    Ok(Session::new(want.terms(description), link))
+    Ok(Session::new(shared, want.terms(description), link))
 }
 
 /// Sends a request over a link and waits for its answer.

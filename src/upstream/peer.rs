@@ -37,7 +37,7 @@ use crate::{
         header,
         message::Answer,
         method,
-        version::Version,
+        version::{Era, Version},
     },
     servers::{Endpoint, Replica},
 };
@@ -60,6 +60,14 @@ pub(super) enum Speaks {
 }
 
 impl Speaks {
+    /// The era of its requests.
+    pub(super) fn era(self) -> Era {
+        match self {
+            Self::ModernHttp(_) | Self::ModernStdio(_) | Self::Demo => Era::Modern,
+            Self::LegacyHttp { .. } | Self::LegacySse | Self::LegacyStdio => Era::Legacy,
+        }
+    }
+
     /// Whether its messages share one stream.
     pub(super) fn is_shared_stream(self) -> bool {
         match self {
@@ -98,6 +106,8 @@ pub(super) struct Peer {
     verdict: ArcSwapOption<Verdict>,
     probing: tokio::sync::Mutex<()>,
     rechecking: AtomicBool,
+    /// Set when a modern replica refused `initialize` although it names legacy versions.
+    refuses_legacy: AtomicBool,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
     pub(super) backoff: Backoff,
 }
@@ -114,6 +124,7 @@ impl Peer {
             verdict: ArcSwapOption::empty(),
             probing: tokio::sync::Mutex::new(()),
             rechecking: AtomicBool::new(false),
+            refuses_legacy: AtomicBool::new(false),
             failed: Mutex::new(None),
             backoff: Backoff::default(),
         })
@@ -122,6 +133,28 @@ impl Peer {
     /// How the replica is spoken to, if that is known.
     pub(super) fn speaks(&self) -> Option<Speaks> {
         self.verdict.load().as_ref().map(|verdict| verdict.speaks)
+    }
+
+    /// Whether legacy clients get sessions of their own here: also a modern
+    /// replica may offer them, and through them nothing has to be translated.
+    pub(super) fn serves_legacy(&self, verdict: &Verdict) -> bool {
+        match verdict.speaks {
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
+            Speaks::ModernHttp(_) | Speaks::ModernStdio(_) => {
+                let described = verdict.description.as_ref();
+                described.is_some_and(|description| description.speaks_legacy())
+                    && !self.refuses_legacy.load(Ordering::Acquire)
+            }
+            Speaks::Demo => false,
+        }
+    }
+
+    /// Whether it is known that no client has a session here.
+    pub(super) fn is_stateless(&self) -> bool {
+        let verdict = self.verdict.load();
+        verdict
+            .as_ref()
+            .is_some_and(|verdict| !self.serves_legacy(verdict))
     }
 
     /// What the replica speaks; probes it when that is not known.
@@ -335,7 +368,7 @@ impl Peer {
                         capabilities: ClientCapabilities::none(),
                         owner: Owner::Pool,
                     };
-                    return Ok(Session::new(terms, link));
+                    return Ok(Session::new(shared, terms, link));
                 }
                 Finding::AskAgain(other) => version = other,
                 Finding::Legacy => return Err(NotModern::Legacy),
@@ -393,12 +426,22 @@ impl Peer {
                 }
                 opened
             }
+            (Endpoint::Http(uri), Speaks::ModernHttp(_)) if want.owner == Owner::Client => {
+                let opened = dedicated::open(self, shared, key, uri, want, deadline).await;
+                if opened.as_ref().is_err_and(is_final) {
+                    self.refuses_legacy.store(true, Ordering::Release);
+                }
+                opened
+            }
             (Endpoint::Stdio(_), Speaks::LegacyStdio) => {
-                let link = stdio::spawn(shared, self, want.owner, deadline).await?;
-                let unless_opened = link.end.clone().drop_guard();
-                let session = open::over_link(shared, link, want, deadline).await?;
-                unless_opened.disarm();
-                Ok(session)
+                self.open_process(shared, want, deadline).await
+            }
+            (Endpoint::Stdio(_), Speaks::ModernStdio(_)) if want.owner == Owner::Client => {
+                let opened = self.open_process(shared, want, deadline).await;
+                if opened.as_ref().is_err_and(is_final) {
+                    self.refuses_legacy.store(true, Ordering::Release);
+                }
+                opened
             }
             (Endpoint::Stdio(_), Speaks::ModernStdio(_)) => {
                 match self.open_modern_stdio(shared, deadline).await {
@@ -421,6 +464,20 @@ impl Peer {
                 Err(UpstreamError::NotOffered("this transport"))
             }
         }
+    }
+
+    /// Starts a process of its own and initializes it.
+    async fn open_process(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        want: Want,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, UpstreamError> {
+        let link = stdio::spawn(shared, self, want.owner, deadline).await?;
+        let unless_opened = link.end.clone().drop_guard();
+        let session = open::over_link(shared, link, want, deadline).await?;
+        unless_opened.disarm();
+        Ok(session)
     }
 
     /// `initialize` was refused: a server of 2024-11-05 has its stream at this address.
@@ -528,6 +585,14 @@ fn is_no_streamable(error: &UpstreamError) -> bool {
         UpstreamError::Refused { status, .. } => status.is_some_and(is_refusal),
         _ => false,
     }
+}
+
+/// Whether trying `initialize` again is no use.
+fn is_final(error: &UpstreamError) -> bool {
+    matches!(
+        error,
+        UpstreamError::Refused { .. } | UpstreamError::Incompatible(_)
+    ) || is_no_streamable(error)
 }
 
 /// Whether a refusal of `initialize` comes from a modern server.

@@ -30,6 +30,7 @@ use crate::{
         version::Version,
     },
     store::RecordKey,
+    telemetry::metrics::{Counted, Gauge},
 };
 
 /// How long the end of a session may take at the other side.
@@ -57,6 +58,7 @@ pub(super) struct Session {
     /// Held while a level is being set.
     pub(super) setting_level: tokio::sync::Mutex<()>,
     recorded: OnceLock<Recorded>,
+    _counted: Counted,
 }
 
 /// The record of a client's session in the store.
@@ -89,7 +91,7 @@ struct Usage {
 }
 
 impl Session {
-    pub(super) fn new(terms: Terms, link: Arc<Link>) -> Arc<Self> {
+    pub(super) fn new(shared: &Shared, terms: Terms, link: Arc<Link>) -> Arc<Self> {
         Arc::new(Self {
             terms,
             link,
@@ -103,6 +105,7 @@ impl Session {
             log_rank: AtomicU8::new(0),
             setting_level: tokio::sync::Mutex::new(()),
             recorded: OnceLock::new(),
+            _counted: shared.metrics.count(Gauge::UpstreamSessions),
         })
     }
 

@@ -33,7 +33,10 @@ use super::{
     peer::Peer,
     router::{Owner, Router},
 };
-use crate::servers::{Endpoint, StdioCommand};
+use crate::{
+    servers::{Endpoint, StdioCommand},
+    telemetry::metrics::{Counted, Gauge},
+};
 
 /// Messages waiting to be written to one process.
 const INPUT_QUEUE: usize = 256;
@@ -139,6 +142,7 @@ pub(super) async fn spawn(
         peer: Arc::clone(peer),
         link: Arc::clone(&link),
         shared: Arc::clone(shared),
+        _counted: shared.metrics.count(Gauge::Processes),
     };
     let supervised = shared.children.track_future(async move {
         // Also when this is aborted: the stderr reader must not wait for ever.
@@ -189,6 +193,7 @@ struct Process {
     peer: Arc<Peer>,
     link: Arc<Link>,
     shared: Arc<Shared>,
+    _counted: Counted,
 }
 
 impl Process {

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::{
     Change, ClientSession, Description, Exchange, Outgoing, SessionUse, Settings, Shared,
     UpstreamError, dedicated, demo,
-    exchange::{Logs, Parts, Source, one_line},
+    exchange::{Logs, Parts, Source, one_line, outcome_of},
     open::Want,
     peer::{Peer, Speaks, Verdict, says_modern},
     pool::{Need, SlotKey},
@@ -36,7 +36,7 @@ use crate::{
         json,
         message::{self, Answer},
         method,
-        version::Version,
+        version::{Era, Version},
     },
     servers::{Endpoint, Replica, Server},
     store::Store,
@@ -108,12 +108,36 @@ impl Upstreams {
     ) -> Result<Exchange, UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
+        let begun = Instant::now();
+        match self.start(&peer, &request, &session, deadline).await {
+            Ok(mut exchange) => {
+                exchange.count_from(begun);
+                Ok(exchange)
+            }
+            Err(error) => {
+                let era = peer.speaks().map_or(Era::Modern, Speaks::era);
+                let (outcome, took) = (outcome_of(&error), begun.elapsed());
+                let metrics = &self.shared.metrics;
+                metrics.upstream_request(&peer.server, era, outcome, took);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a request; once more where the replica has become another in the meantime.
+    async fn start(
+        &self,
+        peer: &Arc<Peer>,
+        request: &Outgoing<'_>,
+        session: &SessionUse,
+        deadline: Instant,
+    ) -> Result<Exchange, UpstreamError> {
         let mut retried = false;
         loop {
             let verdict = peer.verdict(&self.shared, deadline).await;
             let verdict = verdict.map_err(UpstreamError::before_request)?;
             let failure = match self
-                .attempt(&peer, &verdict, &request, &session, deadline)
+                .attempt(peer, &verdict, request, session, deadline)
                 .await
             {
                 Ok(exchange) => return Ok(exchange),
@@ -122,6 +146,12 @@ impl Upstreams {
             let why = match failure {
                 Failure::SessionLost if retried => return Err(UpstreamError::SessionLost),
                 Failure::SessionLost => Retry::SessionLost,
+                // The verdict has been corrected where it was wrong.
+                Failure::Error(error)
+                    if !retried && !matches!(session, SessionUse::Pooled) && is_refusal(&error) =>
+                {
+                    Retry::VersionChanged
+                }
                 Failure::Error(error) if says_modern(&error) && !retried => Retry::VersionChanged,
                 Failure::Error(error) => return Err(error),
                 Failure::Doubted(outcome) => {
@@ -130,7 +160,7 @@ impl Upstreams {
                             .spoke_otherwise(&peer, &verdict, &outcome, deadline)
                             .await
                     {
-                        return self.concluded(&peer, &verdict, *outcome);
+                        return self.concluded(peer, &verdict, *outcome);
                     }
                     Retry::VersionChanged
                 }
@@ -154,7 +184,7 @@ impl Upstreams {
     ) -> Result<(), UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
-        if !speaks_legacy(&*peer.verdict(&self.shared, deadline).await?) {
+        if !peer.serves_legacy(&*peer.verdict(&self.shared, deadline).await?) {
             return Ok(());
         }
         let lease = self.client_lease(&peer, session, deadline).await?;
@@ -181,7 +211,7 @@ impl Upstreams {
     ) -> Result<Exchange, UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
-        if !speaks_legacy(&*peer.verdict(&self.shared, deadline).await?) {
+        if !peer.serves_legacy(&*peer.verdict(&self.shared, deadline).await?) {
             return Err(UpstreamError::NotOffered("messages outside of calls"));
         }
         let first = self.open_session_stream(&peer, session, deadline).await;
@@ -238,8 +268,7 @@ impl Upstreams {
                 let bound = link.has_id() || link.is_shared_stream();
                 return bound.then(|| replica.id.clone());
             }
-            let speaks = peer.speaks();
-            stateless |= matches!(speaks, Some(Speaks::ModernHttp(_) | Speaks::Demo));
+            stateless |= peer.is_stateless();
         }
         if stateless {
             return None;
@@ -383,6 +412,11 @@ impl Upstreams {
             (Speaks::Demo, _) => {
                 let answer = demo::answer(request.method, request.params);
                 Ok(self.answered(peer, Version::LATEST_MODERN, answer))
+            }
+            (Speaks::ModernHttp(_) | Speaks::ModernStdio(_), _)
+                if matches!(session, SessionUse::Dedicated(_)) && peer.serves_legacy(verdict) =>
+            {
+                self.on_legacy(peer, request, session, deadline).await
             }
             (Speaks::ModernHttp(version), Endpoint::Http(uri)) => {
                 over_modern_http(peer, shared, uri, version, request, deadline).await
@@ -620,9 +654,14 @@ async fn keep_tidy(upstreams: Weak<Upstreams>) {
     }
 }
 
-fn speaks_legacy(verdict: &Verdict) -> bool {
-    match verdict.speaks {
-        Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
-        Speaks::ModernHttp(_) | Speaks::ModernStdio(_) | Speaks::Demo => false,
+/// Whether no session was opened because the replica refuses `initialize`.
+fn is_refusal(error: &UpstreamError) -> bool {
+    let UpstreamError::NotReady(error) = error else {
+        return false;
+    };
+    match error.root() {
+        UpstreamError::Refused { .. } | UpstreamError::Incompatible(_) => true,
+        UpstreamError::Http { status, .. } => matches!(status.as_u16(), 400 | 404 | 405),
+        _ => false,
     }
 }

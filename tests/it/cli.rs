@@ -7,9 +7,10 @@ use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
 /// The program without whatever the environment of the tests says.
@@ -29,10 +30,13 @@ fn finished(output: Output) -> (i32, String, String) {
     (code, text(output.stdout), text(output.stderr))
 }
 
-/// Answers every request whose path it knows; remembers bodies.
+/// What was asked: path and body.
+type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// Answers every request whose path it knows; remembers all.
 struct FakeNode {
     address: SocketAddr,
-    bodies: Arc<Mutex<Vec<String>>>,
+    seen: Seen,
 }
 
 impl FakeNode {
@@ -43,15 +47,28 @@ impl FakeNode {
             .collect();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let bodies = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&bodies);
+        let seen = Seen::default();
+        let remembered = Arc::clone(&seen);
         // Ends with the process of the tests.
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                answer(stream, &answers, &seen);
+                answer(stream, &answers, &remembered);
             }
         });
-        Self { address, bodies }
+        Self { address, seen }
+    }
+
+    /// The first body sent to a path, once it has been.
+    fn body(&self, path: &str) -> Vec<u8> {
+        for _ in 0..500 {
+            let seen = self.seen.lock().expect("not poisoned");
+            if let Some((_, body)) = seen.iter().find(|(seen, _)| seen == path) {
+                return body.clone();
+            }
+            drop(seen);
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("nothing was sent to {path}");
     }
 
     fn run(&self, args: &[&str]) -> (i32, String, String) {
@@ -61,7 +78,7 @@ impl FakeNode {
     }
 }
 
-fn answer(mut stream: TcpStream, answers: &HashMap<&str, (u16, &str)>, seen: &Mutex<Vec<String>>) {
+fn answer(mut stream: TcpStream, answers: &HashMap<&str, (u16, &str)>, seen: &Seen) {
     let mut reader = BufReader::new(stream.try_clone().expect("a clone"));
     let mut request = String::new();
     reader.read_line(&mut request).expect("a request line");
@@ -79,10 +96,9 @@ fn answer(mut stream: TcpStream, answers: &HashMap<&str, (u16, &str)>, seen: &Mu
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).expect("a body");
-    seen.lock()
-        .expect("not poisoned")
-        .push(String::from_utf8(body).expect("UTF-8"));
     let path = request.split(' ').nth(1).expect("a path");
+    let seen_now = (path.to_owned(), body);
+    seen.lock().expect("not poisoned").push(seen_now);
     let (status, body) = answers
         .get(path)
         .copied()
@@ -257,7 +273,7 @@ fn a_call_sends_its_arguments_as_written_and_prints_the_text() {
     let arguments = r#"{"name": "Ada", "n": 1.0e2}"#;
     let (code, out, err) = node.run(&["call", "demo", "say_hello", arguments]);
     assert_eq!((code, out.as_str(), err.as_str()), (0, "Hello, Ada!\n", ""));
-    let body = node.bodies.lock().expect("not poisoned")[0].clone();
+    let body = String::from_utf8(node.body("/mcp/demo/tools/call")).expect("UTF-8");
     assert_eq!(
         body,
         format!(r#"{{"name":"say_hello","arguments":{arguments}}}"#)
@@ -292,7 +308,7 @@ fn a_call_reads_its_arguments_from_standard_input() {
     stdin.write_all(b"{\"a\":\n1}\n").expect("written");
     drop(stdin);
     assert!(child.wait().expect("an end").success());
-    let body = node.bodies.lock().expect("not poisoned")[0].clone();
+    let body = String::from_utf8(node.body("/mcp/demo/tools/call")).expect("UTF-8");
     assert_eq!(body, "{\"name\":\"t\",\"arguments\":{\"a\":\n1}}");
 }
 
@@ -308,32 +324,63 @@ fn completions_are_printed_for_every_shell() {
     }
 }
 
+/// A node on a free port, after its first screen.
+struct Served {
+    child: Child,
+    screen: String,
+}
+
+impl Served {
+    fn start(environment: &[(&str, &str)]) -> Self {
+        let mut child = fleet()
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--server", "w=http://127.0.0.1:1/mcp"])
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the program runs");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut screen = String::new();
+        for line in stdout.lines() {
+            let line = line.expect("UTF-8");
+            screen.push_str(&line);
+            screen.push('\n');
+            if line.contains("mcpServers") {
+                break;
+            }
+        }
+        Self { child, screen }
+    }
+
+    /// Asks it to end; its exit code, within a time nobody would call hanging.
+    fn stop(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(told.expect("kill runs").success());
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the node did not end");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Ended already, unless a test failed.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 #[test]
 fn the_first_screen_of_serve_goes_to_standard_output() {
-    let mut child = fleet()
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--server",
-            "w=http://127.0.0.1:1/mcp",
-        ])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program runs");
-    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut screen = String::new();
-    for line in stdout.lines() {
-        let line = line.expect("UTF-8");
-        screen.push_str(&line);
-        screen.push('\n');
-        if line.contains("mcpServers") {
-            break;
-        }
-    }
-    child.kill().expect("it still runs");
-    child.wait().expect("an end");
+    let served = Served::start(&[]);
+    let screen = &served.screen;
     assert!(screen.contains("listens on http://127.0.0.1:"), "{screen}");
     assert!(!screen.contains(":0 "), "{screen}");
     for expected in [
@@ -343,4 +390,32 @@ fn the_first_screen_of_serve_goes_to_standard_output() {
     ] {
         assert!(screen.contains(expected), "{expected} is not in\n{screen}");
     }
+    assert_eq!(served.stop(), Some(0));
+}
+
+#[test]
+fn a_node_pushes_to_a_collector() {
+    let collector = FakeNode::start(&[("/v1/metrics", 200, ""), ("/v1/traces", 200, "")]);
+    let endpoint = format!("http://{}", collector.address);
+    let served = Served::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_SERVICE_NAME", "fleet-under-test"),
+        ("MCP_FLEET__TELEMETRY__METRICS_INTERVAL", "1s"),
+    ]);
+    let body = collector.body("/v1/metrics");
+    let text = String::from_utf8_lossy(&body);
+    assert!(text.contains("fleet-under-test") && text.contains("mcp_fleet.in_use"));
+    assert_eq!(served.stop(), Some(0));
+}
+
+#[test]
+fn a_dead_collector_neither_blocks_nor_fails_a_node() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
+    let served = Served::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("MCP_FLEET__TELEMETRY__METRICS_INTERVAL", "1s"),
+    ]);
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(served.stop(), Some(0));
 }

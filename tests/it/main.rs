@@ -1,10 +1,14 @@
 //! The integration tests: real nodes, a real Redis, real sockets.
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests spawn tasks and measure time as they like"
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests spawn tasks, measure time and fail as they like, helpers included"
 )]
 
+mod cache;
 mod cli;
 mod redis;
 mod store;
 mod support;
+mod upstream;

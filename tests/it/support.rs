@@ -1,6 +1,13 @@
 //! What the tests stand on.
 
+pub(crate) mod client;
+pub(crate) mod deaf;
+pub(crate) mod fake_server;
+pub(crate) mod legacy_client;
+pub(crate) mod node;
+pub(crate) mod raw_server;
 pub(crate) mod redis;
+pub(crate) mod wire;
 
 use std::{future::Future, time::Duration};
 

@@ -2,7 +2,12 @@
 
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 
-use super::{super::json::tests::value, *};
+use super::*;
+use crate::mcp::{
+    json::{self, tests::value},
+    method::ListKind,
+    version::Version,
+};
 
 fn client(json: &str) -> ClientCapabilities {
     ClientCapabilities::parse(&value(json)).expect("capabilities")

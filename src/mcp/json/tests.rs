@@ -99,6 +99,19 @@ fn repeated_names_are_found_among_many() {
 }
 
 #[test]
+fn a_million_repeats_are_removed_in_one_pass() {
+    let mut text = r#""a":1,"b":2,"#.repeat(500_000);
+    text.pop();
+    let raw = value(&format!("{{{text}}}"));
+    let mut object = RawObject::parse(&raw).expect("object");
+    assert_eq!(object.repeated_name(), Some("a"));
+    object.remove("a");
+    assert_eq!(object.len(), 500_000);
+    object.set("b", value("3"));
+    assert_eq!(object.to_raw().get(), r#"{"b":3}"#);
+}
+
+#[test]
 fn only_objects_are_objects() {
     for other in ["[]", "null", "\"{}\"", "1", r#"{"\ud800":1}"#] {
         assert!(RawObject::parse(&value(other)).is_err(), "{other}");

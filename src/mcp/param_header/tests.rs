@@ -75,6 +75,10 @@ fn misplaced_and_malformed_annotations_are_invalid() {
         r##"{"properties":{"a":{"$ref":"#/$defs/a"}},"$defs":{"a":{"type":"string","x-mcp-header":"A"}}}"##.to_owned(),
         r#"{"additionalProperties":{"type":"string","x-mcp-header":"A"}}"#.to_owned(),
         r#"{"properties":{"a":{"type":"string","x-mcp-header":"A"},"b":{"type":"string","x-mcp-header":"a"}}}"#.to_owned(),
+        format!(
+            r#"{{"properties":{{{}}}}}"#,
+            (0..65).map(|n| format!(r#""p{n}":{{"type":"string","x-mcp-header":"P{n}"}}"#)).collect::<Vec<_>>().join(",")
+        ),
         format!("{}{}{}", r#"{"properties":{"a":"#.repeat(70), r#"{"type":"string","x-mcp-header":"A"}"#, "}}".repeat(70)),
     ] {
         let error = read(&schema).expect_err(&schema);

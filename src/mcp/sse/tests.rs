@@ -132,7 +132,7 @@ fn events_are_written_line_by_line() {
     assert_eq!(event(None, None, b"{}"), "data: {}\n\n");
     assert_eq!(event(Some("s-0"), None, b""), "id: s-0\ndata: \n\n");
     assert_eq!(
-        event(Some("a\nb"), Some("end\0point"), b"1\r\n2\r3\n4"),
+        event(Some("a\n\0b"), Some("end\rpoint"), b"1\r\n2\r3\n4"),
         "id: ab\nevent: endpoint\ndata: 1\ndata: 2\ndata: 3\ndata: 4\n\n"
     );
     assert_eq!(comment("keep\r\nalive"), ": keepalive\n\n");

@@ -21,12 +21,15 @@ use fred::{
         scripts::Script,
     },
 };
-use tokio::time::timeout;
+use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{RedisSettings, RedisSettingsError, circuit::Circuit};
-use crate::{lifecycle::Tasks, store::StoreError};
+use crate::{
+    lifecycle::Tasks,
+    store::{Event, StoreError},
+};
 
 /// Messages that may wait for their reader before it lags.
 const BROADCAST_CAPACITY: usize = 4096;
@@ -87,8 +90,10 @@ impl Connections {
         })
     }
 
-    /// Starts to connect, and waits for the first attempt.
-    pub(super) async fn start(self: &Arc<Self>, tasks: &Tasks) {
+    /// Starts to connect, and waits for the first attempt. When the circuit
+    /// closes after having been open, that is announced as a gap: what was
+    /// done without the store has to be made up for.
+    pub(super) async fn start(self: &Arc<Self>, tasks: &Tasks, events: broadcast::Sender<Event>) {
         let client: &Client = &self.commands;
         let mut errors = client.error_rx();
         for client in [client, &self.subscriber] {
@@ -109,10 +114,9 @@ impl Connections {
         }
         let connections = Arc::clone(self);
         let stop = tasks.ending().clone();
-        tasks.spawn(
-            "redis watchdog",
-            async move { connections.watch(stop).await },
-        );
+        tasks.spawn("redis watchdog", async move {
+            connections.watch(stop, events).await
+        });
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -179,7 +183,7 @@ impl Connections {
 
     /// Pings both connections; opens and closes the circuit; tears down a
     /// connection that is open and silent.
-    async fn watch(&self, stop: CancellationToken) {
+    async fn watch(&self, stop: CancellationToken, events: broadcast::Sender<Event>) {
         loop {
             let pause = if self.circuit.is_open() {
                 RECOVERY_INTERVAL.min(self.watchdog_interval)
@@ -196,6 +200,8 @@ impl Connections {
             if commands {
                 if self.circuit.close() {
                     info!("redis answers, circuit closed");
+                    // Nobody listening is not an error.
+                    events.send(Event::Gap).ok();
                 }
             } else if self.circuit.open() {
                 warn!("redis does not answer, circuit opened");

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 
 use fred::types::scripts::Script;
 
-/// Time to live of a fence counter. Nothing depends on it: see `keys.rs`.
-pub(super) const FENCE_TTL_MS: u64 = 24 * 3600 * 1000;
+/// Time to live of a fence counter: longer than entries and epochs usually
+/// live, though nothing depends on it while the clock does not go back.
+pub(super) const FENCE_TTL_MS: u64 = 8 * 24 * 3600 * 1000;
 
 macro_rules! script {
     ($name:ident, $file:literal) => {

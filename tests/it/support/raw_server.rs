@@ -5,6 +5,7 @@
 //! requests are recorded. Nothing here checks what the client sends.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -50,7 +51,10 @@ impl RawRequest {
 
     /// The JSON-RPC method of the body, or an empty text.
     pub fn rpc_method(&self) -> String {
-        self.json()["method"].as_str().unwrap_or_default().to_owned()
+        self.json()["method"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// The JSON-RPC id of the body.
@@ -69,6 +73,34 @@ impl RawRequest {
     }
 }
 
+/// Text that handlers push into a response that is open elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Feed {
+    text: Arc<Mutex<VecDeque<String>>>,
+    pushed: Arc<Notify>,
+}
+
+impl Feed {
+    /// Adds text; whoever follows the feed writes it.
+    pub fn push(&self, text: impl Into<String>) {
+        self.text
+            .lock()
+            .expect("not poisoned")
+            .push_back(text.into());
+        self.pushed.notify_one();
+    }
+
+    async fn next(&self) -> String {
+        loop {
+            let pushed = self.pushed.notified();
+            if let Some(text) = self.text.lock().expect("not poisoned").pop_front() {
+                return text;
+            }
+            pushed.await;
+        }
+    }
+}
+
 /// One step of an answer.
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -82,6 +114,8 @@ pub enum Step {
     Hang,
     /// Closes the connection.
     Close,
+    /// Writes chunks from a feed until the client closes the connection.
+    Follow(Feed),
 }
 
 /// What to do with a request: steps, then the next request on the connection.
@@ -141,7 +175,10 @@ impl Reply {
 
     /// The beginning of an event stream with more headers.
     pub fn sse_with(headers: &[(&str, &str)]) -> Self {
-        let mut all = vec![("content-type", "text/event-stream"), ("transfer-encoding", "chunked")];
+        let mut all = vec![
+            ("content-type", "text/event-stream"),
+            ("transfer-encoding", "chunked"),
+        ];
         all.extend_from_slice(headers);
         let mut reply = Self::raw(head(200, &all) + "\r\n");
         reply.chunked = true;
@@ -166,6 +203,11 @@ impl Reply {
             text.to_owned()
         };
         self.then(Step::Write(bytes.into_bytes()))
+    }
+
+    /// Writes what is pushed into the feed, as chunks, until the client goes.
+    pub fn feed(self, feed: &Feed) -> Self {
+        self.then(Step::Follow(feed.clone()))
     }
 
     /// Ends an event stream in order.
@@ -332,6 +374,28 @@ async fn serve(mut socket: TcpStream, number: usize, handler: Arc<Handler>, log:
                     return;
                 }
                 Step::Close => return,
+                Step::Follow(feed) => {
+                    follow(&mut socket, &feed).await;
+                    log.hangups.fetch_add(1, Ordering::SeqCst);
+                    log.changed.notify_waiters();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn follow(socket: &mut TcpStream, feed: &Feed) {
+    let (mut from, mut to) = socket.split();
+    let mut byte = [0; 1];
+    loop {
+        tokio::select! {
+            _gone = from.read(&mut byte) => return,
+            text = feed.next() => {
+                let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+                if to.write_all(chunk.as_bytes()).await.is_err() {
+                    return;
+                }
             }
         }
     }

@@ -1,0 +1,143 @@
+//! One request to a server without a conversation: nothing can be asked,
+//! nothing is heard on the way, the result is all there is.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::{
+    cache::CacheStatus,
+    gateway::Gateway,
+    http::{error::RestError, record::Record},
+    ids::Principal,
+    lists::Caller,
+    mcp::{Raw, envelope::TraceContext, json::RawObject, message::Answer, method},
+    relay::RelayError,
+    servers::Server,
+    telemetry::metrics::Outcome,
+    upstream::UpstreamError,
+};
+
+/// A request that is made once.
+#[derive(Debug)]
+pub(in crate::http) struct Once<'a> {
+    pub(in crate::http) server: &'a Arc<Server>,
+    /// The pattern of the path it came by.
+    pub(in crate::http) route: &'static str,
+    pub(in crate::http) method: &'static str,
+    pub(in crate::http) params: &'a Raw,
+    pub(in crate::http) principal: Principal,
+    pub(in crate::http) trace: &'a TraceContext,
+}
+
+impl Once<'_> {
+    /// The result as the server gave it.
+    pub(in crate::http) async fn run(&self, gateway: &Gateway) -> Result<Box<Raw>, RestError> {
+        self.carry(gateway, self.record(gateway)).await
+    }
+
+    async fn carry(&self, gateway: &Gateway, record: Record) -> Result<Box<Raw>, RestError> {
+        match self.answer(gateway).instrument(record.span()).await {
+            Ok(answer) => {
+                record.answered(&answer);
+                match answer {
+                    Answer::Result(result) => Ok(result),
+                    Answer::Error(error) => Err(RestError::answered(&error)),
+                }
+            }
+            Err(error) => {
+                record.end(outcome(&error));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A resource, from the cache where its server allows that.
+    pub(super) async fn read(
+        &self,
+        gateway: &Gateway,
+    ) -> Result<(Box<Raw>, CacheStatus), RestError> {
+        let caller = Caller::plain(self.principal);
+        let deadline = Instant::now() + self.server.timeout;
+        let record = self.record(gateway);
+        let kept = gateway
+            .lists
+            .read(self.server, &caller, self.params, deadline);
+        match kept.instrument(record.span()).await {
+            Ok(Some(read)) => {
+                record.end(Outcome::Ok);
+                Ok((read.result, read.status))
+            }
+            Ok(None) => Ok((self.carry(gateway, record).await?, CacheStatus::Bypass)),
+            Err(error) => {
+                record.failed();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn record(&self, gateway: &Gateway) -> Record {
+        let params = RawObject::parse(self.params).unwrap_or_default();
+        let name = method::name_param(self.method).and_then(|name| params.get_str(name));
+        Record::plain(
+            &gateway.metrics,
+            ("POST", self.route),
+            self.method,
+            Some(&self.server.id),
+            name.as_deref(),
+            self.trace,
+        )
+    }
+
+    async fn answer(&self, gateway: &Gateway) -> Result<Answer, RelayError> {
+        let deadline = Instant::now() + self.server.timeout;
+        let headers = self.param_headers(gateway, deadline).await;
+        gateway
+            .relay
+            .call_once(
+                self.server,
+                self.method,
+                self.params,
+                &self.principal,
+                self.trace,
+                headers,
+                deadline,
+            )
+            .await
+    }
+
+    /// The headers that repeat arguments, when the tool asks for that.
+    async fn param_headers(
+        &self,
+        gateway: &Gateway,
+        deadline: Instant,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let params = RawObject::parse(self.params).unwrap_or_default();
+        let Some(name) = params.get_str("name") else {
+            return Vec::new();
+        };
+        if self.method != method::TOOLS_CALL {
+            return Vec::new();
+        }
+        let caller = Caller::plain(self.principal);
+        let deadline = deadline.min(Instant::now() + gateway.config.cache.list_deadline);
+        let tool = gateway.lists.tool(self.server, &caller, &name, deadline);
+        tool.await.map_or_else(Vec::new, |tool| {
+            tool.param_headers.headers_for(params.get("arguments"))
+        })
+    }
+}
+
+fn outcome(error: &RelayError) -> Outcome {
+    match error {
+        RelayError::Upstream { source, .. } => match source.root() {
+            UpstreamError::TimedOut { .. } => Outcome::TimedOut,
+            _ => Outcome::Unavailable,
+        },
+        RelayError::TooManyParked => Outcome::Shed,
+        RelayError::Rpc(_) => Outcome::Refused,
+        RelayError::NoReplica { .. } | RelayError::Unavailable => Outcome::Unavailable,
+    }
+}

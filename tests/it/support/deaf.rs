@@ -1,0 +1,126 @@
+//! A store whose events the test sends: nothing else is heard.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mcp_fleet::store::{
+    Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
+    StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
+};
+use tokio::sync::broadcast;
+
+#[derive(Debug)]
+pub(crate) struct DeafStore {
+    inner: Arc<dyn Store>,
+    events: broadcast::Sender<Event>,
+}
+
+impl DeafStore {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> (Self, broadcast::Sender<Event>) {
+        let events = broadcast::Sender::new(64);
+        let store = Self {
+            inner,
+            events: events.clone(),
+        };
+        (store, events)
+    }
+}
+
+#[async_trait]
+impl Store for DeafStore {
+    fn description(&self) -> String {
+        self.inner.description()
+    }
+    fn is_reachable(&self) -> bool {
+        self.inner.is_reachable()
+    }
+    async fn entry(&self, key: &EntryKey, known: Option<Fence>) -> Result<Lookup, StoreError> {
+        self.inner.entry(key, known).await
+    }
+    async fn write_entry(
+        &self,
+        key: &EntryKey,
+        write: EntryWrite,
+    ) -> Result<WriteOutcome, StoreError> {
+        self.inner.write_entry(key, write).await
+    }
+    async fn invalidate(&self, subject: &SubjectKey, keep: Duration) -> Result<Fence, StoreError> {
+        self.inner.invalidate(subject, keep).await
+    }
+    async fn lock(
+        &self,
+        key: &EntryKey,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<LockOutcome, StoreError> {
+        self.inner.lock(key, token, ttl).await
+    }
+    async fn extend_lock(
+        &self,
+        key: &EntryKey,
+        token: &str,
+        ttl: Duration,
+    ) -> Result<bool, StoreError> {
+        self.inner.extend_lock(key, token, ttl).await
+    }
+    async fn unlock(&self, key: &EntryKey, token: &str) -> Result<bool, StoreError> {
+        self.inner.unlock(key, token).await
+    }
+    async fn get(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+    async fn put(
+        &self,
+        key: &RecordKey,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.inner.put(key, value, ttl).await
+    }
+    async fn put_if_absent(
+        &self,
+        key: &RecordKey,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<Bytes, StoreError> {
+        self.inner.put_if_absent(key, value, ttl).await
+    }
+    async fn take(&self, key: &RecordKey) -> Result<Option<Bytes>, StoreError> {
+        self.inner.take(key).await
+    }
+    async fn delete(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        self.inner.delete(key).await
+    }
+    async fn open_stream(&self, key: &StreamKey, bounds: StreamBounds) -> Result<(), StoreError> {
+        self.inner.open_stream(key, bounds).await
+    }
+    async fn append(
+        &self,
+        key: &StreamKey,
+        payload: Bytes,
+        bounds: StreamBounds,
+    ) -> Result<Option<Position>, StoreError> {
+        self.inner.append(key, payload, bounds).await
+    }
+    async fn read(
+        &self,
+        key: &StreamKey,
+        after: Position,
+        limit: u32,
+    ) -> Result<Option<Vec<(Position, Bytes)>>, StoreError> {
+        self.inner.read(key, after, limit).await
+    }
+    async fn watch_stream(&self, key: &StreamKey) -> StreamWatch {
+        self.inner.watch_stream(key).await
+    }
+    async fn close_stream(&self, key: &StreamKey) -> Result<(), StoreError> {
+        self.inner.close_stream(key).await
+    }
+    async fn publish(&self, channel: Channel, payload: Bytes) -> Result<(), StoreError> {
+        self.inner.publish(channel, payload).await
+    }
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+}

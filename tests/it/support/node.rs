@@ -1,0 +1,244 @@
+//! Real nodes: in this process, or as processes of their own.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use http::Request;
+use mcp_fleet::{config::Config, gateway::Gateway, telemetry::metrics::Metrics};
+
+use super::{
+    eventually,
+    fake_server::FakeServer,
+    redis::RedisServer,
+    wire::{self, Owned, Reply, within},
+};
+
+/// The configuration of a node, as text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setup {
+    node: String,
+    servers: String,
+    sections: String,
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// One server, named `up`.
+    pub(crate) fn up(server: &FakeServer) -> Self {
+        Self::new().server("up", &server.url())
+    }
+
+    /// Another server.
+    pub(crate) fn server(self, name: &str, url: &str) -> Self {
+        self.server_with(name, url, "")
+    }
+
+    /// Another server with further keys.
+    pub(crate) fn server_with(mut self, name: &str, url: &str, keys: &str) -> Self {
+        self.servers += &format!("[servers.{name}]\nurl = \"{url}\"\n{keys}\n");
+        self
+    }
+
+    /// A key of `[node]`.
+    pub(crate) fn node(mut self, line: &str) -> Self {
+        self.node += line;
+        self.node.push('\n');
+        self
+    }
+
+    /// Any other section.
+    pub(crate) fn section(mut self, text: &str) -> Self {
+        self.sections += text;
+        self.sections.push('\n');
+        self
+    }
+
+    /// The store of a Redis.
+    pub(crate) fn redis(self, redis: &RedisServer) -> Self {
+        let url = format!("redis://127.0.0.1:{}", redis.port());
+        // Redis shares two busy cores with everything else here.
+        self.section(&format!(
+            "[redis]\nurl = \"{url}\"\ncommand_timeout = \"5s\"\nconnect_timeout = \"5s\""
+        ))
+    }
+
+    fn text(&self, listen: &str) -> String {
+        let Self {
+            node,
+            servers,
+            sections,
+        } = self;
+        format!("[node]\nlisten = \"{listen}\"\ndemo = false\n{node}\n{sections}\n{servers}")
+    }
+
+    /// Starts a node in this process.
+    pub(crate) async fn start(&self) -> TestNode {
+        let config = Config::from_toml(&self.text("127.0.0.1:0"))
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        let bound = Gateway::build(config, Metrics::for_tests())
+            .await
+            .expect("a node");
+        let gateway = Arc::clone(bound.gateway());
+        TestNode {
+            address: gateway.listen,
+            gateway,
+            running: Owned(tokio::spawn(bound.run())),
+        }
+    }
+}
+
+/// A node in this process. Dropping it ends it without ceremony.
+#[derive(Debug)]
+pub(crate) struct TestNode {
+    pub(crate) address: SocketAddr,
+    pub(crate) gateway: Arc<Gateway>,
+    running: Owned<anyhow::Result<()>>,
+}
+
+impl TestNode {
+    /// Begins the shutdown, as SIGTERM does.
+    pub(crate) fn stop(&self) {
+        self.gateway.tasks.stop();
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn stopped(mut self) {
+        let ended = within("the end of the node", &mut self.running.0).await;
+        ended.expect("no panic").expect("no error");
+    }
+
+    /// `GET` of a path.
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        wire::send(self.address, get(path)).await
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.gateway.tasks.stop();
+        self.gateway.tasks.ending().cancel();
+    }
+}
+
+fn get(path: &str) -> Request<http_body_util::Full<bytes::Bytes>> {
+    let request = Request::get(path).header("host", "localhost");
+    request.body(Default::default()).expect("a request")
+}
+
+/// Several nodes on one Redis.
+pub(crate) struct TestCluster {
+    pub(crate) nodes: Vec<TestNode>,
+    pub(crate) redis: RedisServer,
+}
+
+impl TestCluster {
+    /// Starts two nodes that have heard of their Redis.
+    pub(crate) async fn pair(setup: Setup) -> Self {
+        let redis = RedisServer::start();
+        let setup = setup.redis(&redis);
+        let mut nodes = Vec::new();
+        for name in ["a", "b"] {
+            nodes.push(
+                setup
+                    .clone()
+                    .node(&format!("name = \"{name}\""))
+                    .start()
+                    .await,
+            );
+        }
+        for node in &nodes {
+            eventually("the node reaches redis", async || {
+                node.gateway.store.is_reachable()
+            })
+            .await;
+        }
+        Self { nodes, redis }
+    }
+
+    pub(crate) fn a(&self) -> &TestNode {
+        &self.nodes[0]
+    }
+
+    pub(crate) fn b(&self) -> &TestNode {
+        &self.nodes[1]
+    }
+}
+
+/// The real program.
+#[derive(Debug)]
+pub(crate) struct NodeProcess {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl NodeProcess {
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start(setup: &Setup) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config = directory.path().join("node.toml");
+        std::fs::write(&config, setup.text(&address.to_string())).expect("written");
+        let child = Command::new(env!("CARGO_BIN_EXE_mcp-fleet"))
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program");
+        let process = Self {
+            child,
+            address,
+            _directory: directory,
+        };
+        eventually("the process is ready", async || {
+            wire::try_send(address, get("/readyz"))
+                .await
+                .is_ok_and(|reply| reply.status == 200)
+        })
+        .await;
+        process
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([signal, &self.child.id().to_string()])
+            .status()
+            .expect("kill is installed");
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        let mut status = None;
+        let deadline = tokio::time::Instant::now() + wire::PATIENCE;
+        while status.is_none() {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the process did not end"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            status = self.child.try_wait().expect("our child");
+        }
+        status.expect("set")
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
