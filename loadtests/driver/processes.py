@@ -1,12 +1,15 @@
 """Processes the load tests start, and stop again by their ids whatever happens."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
+
+_LISTENS = re.compile(r"^listening on (\S+)$", re.MULTILINE)
 
 
 class StartError(RuntimeError):
@@ -51,8 +54,10 @@ class Processes:
 
     def address_of(self, name: str) -> str:
         """The address a tool of ours says it listens on."""
-        words = self._until(name, lambda: self.log(name).read_text().split(), "did not say where it listens")
-        return words[-1]
+        said = self._until(
+            name, lambda: _LISTENS.search(self.log(name).read_text()), "did not say where it listens"
+        )
+        return said[1]
 
     def wait_for_port(self, name: str, port: int) -> None:
         self._until(name, lambda: _accepts(port), f"did not listen on port {port}")
