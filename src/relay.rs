@@ -22,6 +22,7 @@ use crate::{
         error::RpcError,
         message::Answer,
         seal::Sealer,
+        version::Era,
     },
     servers::{InFlight, Replica, Server},
     store::Store,
@@ -203,7 +204,7 @@ impl Relay {
         let mut begun = self.begin(&call, deadline).await?;
         loop {
             match begun.next(deadline).await? {
-                Event::Notification(_) => {}
+                Event::Notification(_) | Event::Paused { .. } => {}
                 Event::Done(answer) => return Ok(answer),
                 // Nothing was declared, so a server that asks all the same gets no answer.
                 Event::Ask(ask) => {
@@ -340,6 +341,11 @@ impl Begun {
             .answer(key, answer)
             .await
             .map_err(|source| self.failed(source))
+    }
+
+    /// The era spoken with the replica.
+    pub(crate) fn era(&self) -> Era {
+        self.exchange.upstream_version().era()
     }
 
     fn failed(&self, source: UpstreamError) -> RelayError {

@@ -134,8 +134,9 @@ pub enum Endpoint {
     Demo,
 }
 
-/// The command of a stdio server; from operator configuration only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The command of a stdio server; from operator configuration only. `Debug`
+/// names its variables without their values.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StdioCommand {
     /// The program and its arguments; never empty.
     pub argv: Vec<String>,
@@ -143,6 +144,16 @@ pub struct StdioCommand {
     pub env: BTreeMap<String, String>,
     /// Working directory, the node's own when absent.
     pub directory: Option<String>,
+}
+
+impl std::fmt::Debug for StdioCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StdioCommand")
+            .field("argv", &self.argv)
+            .field("env", &self.env.keys())
+            .field("directory", &self.directory)
+            .finish()
+    }
 }
 
 impl Replica {

@@ -29,6 +29,9 @@ mod token;
 
 use token::Token;
 
+/// The endpoint of sessions with all servers.
+pub const MERGED: &str = "*";
+
 /// Bounds on sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {

@@ -326,9 +326,8 @@ impl StreamWatch {
     pub async fn changed(&mut self) {
         let fallback = Duration::from_secs(1);
         // The sender may be gone with its connection: then only the time-out is left.
-        match tokio::time::timeout(fallback, self.appended.changed()).await {
-            Ok(Err(_)) => tokio::time::sleep(fallback).await,
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(_)) = tokio::time::timeout(fallback, self.appended.changed()).await {
+            tokio::time::sleep(fallback).await;
         }
     }
 }

@@ -157,6 +157,12 @@ pub enum Event {
     Notification(Bytes),
     /// A question to the client.
     Ask(Ask),
+    /// A legacy server ended the call's stream on purpose and goes on after
+    /// this time. The exchange does so by itself; a client may be told to do alike.
+    Paused {
+        /// The server's `retry`.
+        retry: Duration,
+    },
     /// The answer. Nothing follows.
     Done(Answer),
 }

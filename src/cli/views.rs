@@ -94,7 +94,7 @@ fn cluster_table(raw: &RawValue) -> Result<String, serde_json::Error> {
     let mut text = format!("store {} ({reachable})", cluster.store.kind);
     for (count, what) in [(cluster.servers, "servers"), (cluster.sessions, "sessions")] {
         if let Some(count) = count {
-            text.push_str(&format!(", {count} {what}"));
+            text.push_str(&format!(", {what}: {count}"));
         }
     }
     text.push_str("\n\n");
@@ -225,7 +225,7 @@ mod tests {
                 "store":{"kind":"embedded","reachable":true},"servers":2}"#,
         );
         assert!(
-            text.starts_with("store embedded (reachable), 2 servers\n"),
+            text.starts_with("store embedded (reachable), servers: 2\n"),
             "{text}"
         );
         assert!(

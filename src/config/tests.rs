@@ -362,7 +362,8 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     std::fs::write(
         &file,
         "[node]\nsecret_file = \"seal\"\n[redis]\nurl = \"redis://u:hunter2@h:1\"\n\
-         [servers.a]\nurl = \"http://x/\"\nheaders = { A = { file = \"seal\" }, B = \"hunter2\" }\n",
+         [servers.a]\nurl = \"http://x/\"\nheaders = { A = { file = \"seal\" }, B = \"hunter2\" }\n\
+         [servers.b]\ncommand = [\"run\"]\nenv = { KEY = \"hunter2\" }\n",
     )
     .expect("a file");
     let loaded = load(&Sources {

@@ -180,7 +180,6 @@ impl From<ListError> for RestError {
             | ListError::TooLong { .. }
             | ListError::Unreadable { .. }
             | ListError::TimedOut { .. }
-            | ListError::Unreadable { .. }
             | ListError::Busy { .. } => Self::blamed(&list_blame(&error), list_message(&error)),
         }
     }
@@ -261,7 +260,6 @@ pub fn list_failure(error: &ListError, era: Era) -> RpcFailure {
         | ListError::TooLong { .. }
         | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
-        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => internal(&list_blame(error), list_message(error)),
     }
 }
@@ -330,7 +328,6 @@ fn list_blame(error: &ListError) -> Blame {
         ListError::Answered { .. }
         | ListError::Malformed { .. }
         | ListError::TooLong { .. }
-        | ListError::Unreadable { .. }
         | ListError::BadCursor(_) => Blame::bad_gateway(),
     }
 }
@@ -374,7 +371,6 @@ fn list_message(error: &ListError) -> String {
         | ListError::TooLong { .. }
         | ListError::Unreadable { .. }
         | ListError::TimedOut { .. }
-        | ListError::Unreadable { .. }
         | ListError::Busy { .. } => error.to_string(),
     }
 }

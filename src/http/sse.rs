@@ -355,9 +355,10 @@ fn forward(incoming: &Incoming, name: &str, work: Work) {
     let (gateway, address) = (Arc::clone(&incoming.gateway), address(name));
     let mut outs = work.outs;
     gateway.clone().tasks.spawn_brief(async move {
-        while let Some(Out::Message { message, .. } | Out::Response { message, .. }) =
-            outs.next().await
-        {
+        while let Some(out) = outs.next().await {
+            let (Out::Message { message, .. } | Out::Response { message, .. }) = out else {
+                continue;
+            };
             if let Err(error) = gateway
                 .relay
                 .mailboxes

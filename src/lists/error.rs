@@ -55,14 +55,6 @@ pub enum ListError {
         /// The configuration key that says so.
         setting: &'static str,
     },
-    /// What was fetched cannot be read back.
-    #[error("the answer for {what} cannot be read: {why}")]
-    Unreadable {
-        /// What was asked of whom.
-        what: String,
-        /// Why not.
-        why: String,
-    },
     /// Nobody brought an answer in time.
     #[error("no answer for {what} within the deadline")]
     TimedOut {

@@ -232,7 +232,7 @@ impl Fetcher {
             let mut exchange = sent.await?;
             loop {
                 match exchange.next().await? {
-                    Event::Notification(_) => {}
+                    Event::Notification(_) | Event::Paused { .. } => {}
                     Event::Ask(question) => {
                         let refusal = RpcError::method_not_found(&question.method);
                         let refusal = Answer::error(&refusal);

@@ -34,9 +34,10 @@ use crate::{
         method,
         mrtr::{self, InputRequired},
         shape,
+        version::Era,
     },
     servers::Server,
-    session::Session,
+    session::{MERGED, Session},
     store::StoreError,
     upstream::{ClientSession, Event},
 };
@@ -53,6 +54,12 @@ pub enum Item {
         id: Option<String>,
         /// The message.
         message: Bytes,
+    },
+    /// The server paused the call: a client that can resume may hang up and
+    /// come back after this time.
+    Paused {
+        /// The server's `retry`.
+        retry: std::time::Duration,
     },
     /// The answer; nothing follows.
     Done {
@@ -149,6 +156,7 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         },
         questions: Questions::default(),
         rounds: 0,
+        era: Era::Modern,
     };
     let relay_of_task = Arc::clone(relay);
     let key = Arc::clone(&session.key);
@@ -178,6 +186,10 @@ impl Out {
         let id = self.log.append(&message, false).await;
         // A client that is gone resumes from the log.
         self.items.send(Item::Message { id, message }).await.ok();
+    }
+
+    async fn paused(&self, retry: std::time::Duration) {
+        self.items.send(Item::Paused { retry }).await.ok();
     }
 
     async fn done(&self, id: &RequestId, answer: Answer) {
@@ -227,6 +239,8 @@ struct Carrier {
     out: Out,
     questions: Questions,
     rounds: u32,
+    /// The era spoken with the server, which decides what is translated.
+    era: Era,
 }
 
 enum Next {
@@ -247,11 +261,7 @@ impl Carrier {
     async fn carry(&mut self) -> Result<Answer, RelayError> {
         let call_ends = Instant::now() + self.relay.settings.max_duration;
         let mut deadline = Instant::now() + self.call.server.timeout;
-        self.begun = Some(
-            self.relay
-                .begin(&self.call, deadline.min(call_ends))
-                .await?,
-        );
+        self.begin(deadline.min(call_ends)).await?;
         loop {
             match self.next(deadline.min(call_ends)).await? {
                 Next::Event(event) => match event? {
@@ -263,6 +273,7 @@ impl Carrier {
                             self.out.message(message).await;
                         }
                     }
+                    Event::Paused { retry } => self.out.paused(retry).await,
                     Event::Ask(asked) => {
                         let question = Question::OfExchange(asked.key);
                         self.ask(&asked.method, asked.params.as_deref(), question)
@@ -297,6 +308,13 @@ impl Carrier {
                 Next::Letter(_) => {}
             }
         }
+    }
+
+    async fn begin(&mut self, deadline: Instant) -> Result<(), RelayError> {
+        let begun = self.relay.begin(&self.call, deadline).await?;
+        self.era = begun.era();
+        self.begun = Some(begun);
+        Ok(())
     }
 
     async fn next(&mut self, deadline: Instant) -> Result<Next, RelayError> {
@@ -335,6 +353,12 @@ impl Carrier {
                 let least = self.session.log_level();
                 least.is_none_or(|least| level.is_none_or(|level| level >= least))
             }
+            // On the merged endpoint changes reach the client as news, from
+            // whichever server, on its standalone stream.
+            method::TOOLS_CHANGED
+            | method::PROMPTS_CHANGED
+            | method::RESOURCES_CHANGED
+            | method::RESOURCE_UPDATED => &*self.session.endpoint != MERGED,
             _ => true,
         }
     }
@@ -443,7 +467,7 @@ impl Carrier {
                 mrtr::with_retry(self.original.as_deref(), answers, round.state.as_deref());
             self.call.params = Some(params);
         }
-        self.begun = Some(self.relay.begin(&self.call, deadline).await?);
+        self.begin(deadline).await?;
         Ok(deadline)
     }
 
@@ -453,6 +477,7 @@ impl Carrier {
             Answer::Result(result) => Answer::Result(
                 shape::result_for_legacy(&self.call.method, &result, version).into_owned(),
             ),
+            Answer::Error(error) if self.era == Era::Legacy => Answer::Error(error),
             Answer::Error(error) => Answer::Error(
                 shape::error_for_legacy(&self.call.method, &error, version).into_owned(),
             ),
@@ -530,10 +555,12 @@ impl Relay {
         level: LogLevel,
     ) {
         let deadline = Instant::now() + server.timeout;
-        let Ok(description) = self.describe(server, deadline).await else {
+        // A modern server has no such method and learns the level with each call.
+        if !self.keeps_session(server, session, deadline).await {
             return;
-        };
-        if !description.capabilities.has_logging() {
+        }
+        let described = self.describe(server, deadline).await;
+        if !described.is_ok_and(|described| described.capabilities.has_logging()) {
             return;
         }
         let call = Call {
@@ -548,11 +575,21 @@ impl Relay {
             headers: Vec::new(),
             session: Some(session.clone()),
         };
-        // A modern server has no such method and learns the level with each call.
-        if description.speaks_legacy()
-            && let Err(error) = self.finish_quietly(&call, deadline).await
-        {
+        if let Err(error) = self.finish_quietly(&call, deadline).await {
             tracing::debug!(server = %server.id, %error, "a log level was not passed on");
+        }
+    }
+
+    /// Whether the server keeps a session for this client.
+    pub(crate) async fn keeps_session(
+        &self,
+        server: &Server,
+        session: &ClientSession,
+        deadline: Instant,
+    ) -> bool {
+        match server.home_of(&session.key, &[]) {
+            Some(replica) => self.upstreams.keeps_session(&replica, session, deadline).await,
+            None => false,
         }
     }
 

@@ -145,6 +145,8 @@ impl Flow {
                         return Item::Message(message);
                     }
                 }
+                // A modern client's stream cannot be resumed, so it is not paused either.
+                Ok(Event::Paused { .. }) => {}
                 Ok(Event::Ask(asked)) => {
                     let answer = match std::mem::replace(&mut self.source, Source::Ended) {
                         Source::Begun(begun) => {

@@ -186,6 +186,7 @@ impl Holder {
                 }
                 false
             }
+            Ok(Event::Paused { .. }) => false,
             Ok(Event::Ask(ask)) => {
                 self.questions
                     .push((question_key(self.round, self.questions.len()), ask));

@@ -14,10 +14,7 @@ use super::{
 };
 use crate::{
     ids::hex,
-    mcp::{
-        message::{self, Message, RequestId},
-        method,
-    },
+    mcp::message::{self, RequestId},
     servers::{Replica, Server},
     session::Session,
     upstream::{ClientSession, Event, Exchange, UpstreamError},
@@ -101,6 +98,14 @@ impl Standalone {
         }
     }
 
+    /// Whether the server itself tells this session what changes, so that
+    /// news of the same would be told twice.
+    pub(crate) fn hears_for_itself(&self) -> bool {
+        self.upstream
+            .as_ref()
+            .is_some_and(|upstream| upstream.exchange.is_some())
+    }
+
     /// Another stream has the session now.
     pub(crate) fn fall_silent(&mut self) {
         self.upstream = None;
@@ -111,11 +116,7 @@ impl Standalone {
     pub(crate) async fn next(&mut self) -> Bytes {
         loop {
             match self.hear().await {
-                Heard::Event(Ok(Event::Notification(message))) => {
-                    if !travels_as_news(&message) {
-                        return message;
-                    }
-                }
+                Heard::Event(Ok(Event::Notification(message))) => return message,
                 Heard::Event(Ok(Event::Ask(ask))) => {
                     let number = self.asked.to_string();
                     self.asked += 1;
@@ -126,6 +127,7 @@ impl Standalone {
                     return message.into();
                 }
                 Heard::Event(Ok(Event::Done(_)) | Err(_)) => self.lost(),
+                Heard::Event(Ok(Event::Paused { .. })) => {}
                 Heard::Letter(Letter::Answered { key, answer }) => {
                     let Some(asked) = self.questions.remove(&key) else {
                         continue;
@@ -200,12 +202,4 @@ impl Upstream {
             None => std::future::pending().await,
         }
     }
-}
-
-/// Changes reach clients as news, from the one watch there is per server.
-fn travels_as_news(message: &[u8]) -> bool {
-    matches!(message::parse_message(message), Ok(Message::Notification(notification)) if matches!(
-        &*notification.method,
-        method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED | method::RESOURCE_UPDATED
-    ))
 }

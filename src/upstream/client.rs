@@ -7,6 +7,7 @@
 
 use std::{
     error::Error,
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -16,7 +17,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE},
 };
 use http_body_util::{BodyExt, Full};
@@ -44,6 +45,30 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("mcp-fleet/", env!("CARGO_PKG_VERSION")));
+
+/// Where requests to a replica go, and what the operator has sent with each.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) uri: Uri,
+    pub(super) headers: Arc<[(HeaderName, HeaderValue)]>,
+}
+
+impl Target {
+    /// Another address of the same origin.
+    pub(super) fn at(&self, uri: Uri) -> Self {
+        Self {
+            uri,
+            headers: Arc::clone(&self.headers),
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    /// Without the headers: they may be credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.uri)
+    }
+}
 
 /// The client shared by all HTTP replicas of a node.
 #[derive(Debug, Clone)]
@@ -95,12 +120,12 @@ impl HttpClient {
     /// POSTs a message; `headers` are those of the protocol version and session.
     pub(super) async fn post(
         &self,
-        uri: &Uri,
+        target: &Target,
         headers: HeaderMap,
         body: Bytes,
         deadline: Instant,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut request = new_request(Method::POST, uri, headers, body);
+        let mut request = new_request(Method::POST, target, headers, body);
         request.headers_mut().insert(CONTENT_TYPE, JSON);
         request.headers_mut().insert(ACCEPT, BOTH);
         self.send(request, deadline).await
@@ -109,11 +134,11 @@ impl HttpClient {
     /// GETs an event stream.
     pub(super) async fn get_stream(
         &self,
-        uri: &Uri,
+        target: &Target,
         headers: HeaderMap,
         deadline: Instant,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut request = new_request(Method::GET, uri, headers, Bytes::new());
+        let mut request = new_request(Method::GET, target, headers, Bytes::new());
         request.headers_mut().insert(ACCEPT, EVENT_STREAM);
         self.send(request, deadline).await
     }
@@ -121,11 +146,11 @@ impl HttpClient {
     /// DELETEs a session and reads the answer away.
     pub(super) async fn delete(
         &self,
-        uri: &Uri,
+        target: &Target,
         headers: HeaderMap,
         deadline: Instant,
     ) -> Result<StatusCode, UpstreamError> {
-        let request = new_request(Method::DELETE, uri, headers, Bytes::new());
+        let request = new_request(Method::DELETE, target, headers, Bytes::new());
         let response = self.send(request, deadline).await?;
         let status = response.status();
         discard(response.into_body(), deadline).await;
@@ -133,12 +158,21 @@ impl HttpClient {
     }
 }
 
-fn new_request(method: Method, uri: &Uri, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+fn new_request(
+    method: Method,
+    target: &Target,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
-    *request.uri_mut() = uri.clone();
+    *request.uri_mut() = target.uri.clone();
     *request.headers_mut() = headers;
     request.headers_mut().insert(USER_AGENT, AGENT);
+    for (name, value) in &*target.headers {
+        // What the protocol says about this request stands.
+        request.headers_mut().entry(name).or_insert(value.clone());
+    }
     request
 }
 

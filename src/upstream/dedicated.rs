@@ -8,13 +8,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Uri};
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
     Shared, UpstreamError,
+    client::Target,
     era::describe_initialized,
     link::{Channel, Link, session_headers},
     open::{self, Want},
@@ -68,7 +69,7 @@ impl Record {
         &self,
         shared: &Arc<Shared>,
         peer: &Peer,
-        uri: &Uri,
+        target: &Target,
         want: Want,
     ) -> Result<Arc<Session>, UpstreamError> {
         let description = describe_initialized(&self.initialized)?;
@@ -76,7 +77,7 @@ impl Record {
         let link = Link::new(
             peer.id.clone(),
             Channel::Http {
-                uri: uri.clone(),
+                target: target.clone(),
                 headers: session_headers(description.version, Some(&id)),
             },
             Router::new(want.owner, peer.changes.clone()),
@@ -103,11 +104,11 @@ pub(super) async fn open(
     peer: &Peer,
     shared: &Arc<Shared>,
     key: &SlotKey,
-    uri: &Uri,
+    target: &Target,
     want: Want,
     deadline: Instant,
 ) -> Result<Arc<Session>, UpstreamError> {
-    let fresh = |want| open::over_http(shared, &peer.id, uri, &peer.changes, want, deadline);
+    let fresh = |want| open::over_http(shared, &peer.id, target, &peer.changes, want, deadline);
     let SlotKey::Client(client) = key else {
         return fresh(want).await;
     };
@@ -122,7 +123,7 @@ pub(super) async fn open(
     if let Some(record) = &recorded
         && record.is_of(&peer.id)
     {
-        let session = record.resume(shared, peer, uri, want.clone());
+        let session = record.resume(shared, peer, target, want.clone());
         if let Ok(session) = session {
             let bytes = record.to_bytes().unwrap_or_default();
             session.set_recorded(Recorded::new(key, bytes, want.ttl));
@@ -155,7 +156,7 @@ pub(super) async fn open(
                 return Ok(session);
             };
             session.retire(shared);
-            let session = theirs.resume(shared, peer, uri, want.clone())?;
+            let session = theirs.resume(shared, peer, target, want.clone())?;
             session.set_recorded(Recorded::new(key, stored, want.ttl));
             Ok(session)
         }

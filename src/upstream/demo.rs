@@ -53,6 +53,11 @@ fn cacheable(items: &str) -> Value {
 
 fn tools() -> Value {
     let read_only = json!({"readOnlyHint": true, "idempotentHint": true, "openWorldHint": false});
+    let message = json!({
+        "type": "object",
+        "properties": {"message": {"type": "string"}},
+        "required": ["message"],
+    });
     let mut list = cacheable("tools");
     list["tools"] = json!([
         {
@@ -64,6 +69,7 @@ fn tools() -> Value {
                 "properties": {"name": {"type": "string", "description": "Who is greeted."}},
                 "required": ["name"],
             },
+            "outputSchema": message,
             "annotations": read_only,
         },
         {
@@ -75,6 +81,7 @@ fn tools() -> Value {
                 "properties": {"message": {"type": "string", "description": "What is echoed."}},
                 "required": ["message"],
             },
+            "outputSchema": message,
             "annotations": read_only,
         },
         {
@@ -99,11 +106,11 @@ fn call(params: &Value) -> Result<Value, RpcError> {
         .ok_or_else(|| RpcError::invalid_params("`name` has to be the name of a tool"))?;
     let result = match tool {
         "say_hello" => match text_argument(params, "name") {
-            Ok(name) => text(&format!("Hello, {name}! Greetings from mcp-fleet.")),
+            Ok(name) => message(&format!("Hello, {name}! Greetings from mcp-fleet.")),
             Err(why) => failed(&why),
         },
         "echo_message" => match text_argument(params, "message") {
-            Ok(message) => text(message),
+            Ok(given) => message(given),
             Err(why) => failed(&why),
         },
         "get_server_info" => server_info(),
@@ -130,6 +137,13 @@ fn server_info() -> Value {
     let info = json!({"name": NAME, "version": env!("CARGO_PKG_VERSION")});
     let mut result = text(&info.to_string());
     result["structuredContent"] = info;
+    result
+}
+
+/// A text that is also the `message` of the structured content.
+fn message(given: &str) -> Value {
+    let mut result = text(given);
+    result["structuredContent"] = json!({"message": given});
     result
 }
 

@@ -10,7 +10,7 @@ use super::{
     Ask, Event, Shared, UpstreamError,
     changes::Changes,
     incoming::{self, Incoming, Notice, answers, ended},
-    resume::{EventStream, never_answered},
+    resume::{EventStream, Item, never_answered},
     router::{Owner, Registration, pong},
     session::Lease,
 };
@@ -183,7 +183,7 @@ impl Exchange {
             match self.next().await? {
                 Event::Done(answer) => return Ok(answer),
                 Event::Ask(ask) => self.refuse(&ask.key, &RpcError::method_not_found(&ask.method)),
-                Event::Notification(_) => {}
+                Event::Notification(_) | Event::Paused { .. } => {}
             }
         }
     }
@@ -227,11 +227,12 @@ impl Exchange {
                     tokio::select! {
                         biased;
                         event = side_event => Ok(event),
-                        event = stream.next() => {
-                            incoming::read(&event?.data, &mut self.pending)?;
-                            let first = self.pending.pop_front();
-                            let first = first.ok_or_else(never_answered)?;
-                            Ok(first)
+                        item = stream.next_item() => match item? {
+                            Item::Paused(pause) => Ok(Incoming::Paused(pause)),
+                            Item::Event(event) => {
+                                incoming::read(&event.data, &mut self.pending)?;
+                                self.pending.pop_front().ok_or_else(never_answered)
+                            }
                         }
                     }
                 }
@@ -271,6 +272,7 @@ impl Exchange {
             }
             Incoming::Notification(notice) => self.take_notice(&notice).map(Event::Notification),
             Incoming::Request { id, method, params } => self.take_question(id, method, params),
+            Incoming::Paused(retry) => Some(Event::Paused { retry }),
         }
     }
 

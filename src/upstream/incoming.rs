@@ -39,6 +39,8 @@ pub(super) enum Incoming {
         method: String,
         params: Option<Box<Raw>>,
     },
+    /// No message: the server paused the stream of a call for this long.
+    Paused(Duration),
 }
 
 /// A notification: what routing needs of it, and the whole.

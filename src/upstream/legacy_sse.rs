@@ -11,6 +11,7 @@ use url::Url;
 use super::{
     Shared, UpstreamError,
     changes::Changes,
+    client::Target,
     incoming::{self, EventReader, ended},
     link::{Channel, Link},
     resume::Origin,
@@ -22,14 +23,14 @@ use crate::ids::ReplicaId;
 pub(super) async fn connect(
     shared: &Arc<Shared>,
     replica: &ReplicaId,
-    uri: &Uri,
+    target: &Target,
     changes: &Changes,
     owner: Owner,
     deadline: Instant,
 ) -> Result<Arc<Link>, UpstreamError> {
     let origin = Origin {
         http: shared.http.clone(),
-        uri: uri.clone(),
+        target: target.clone(),
         headers: HeaderMap::new(),
         max_message_bytes: shared.settings.max_message_bytes,
     };
@@ -42,7 +43,7 @@ pub(super) async fn connect(
         .ok_or_else(|| {
             UpstreamError::Malformed("the stream does not begin with `endpoint`".into())
         })?;
-    let messages = resolve(uri, &endpoint.data)?;
+    let messages = target.at(resolve(&target.uri, &endpoint.data)?);
     let link = Link::new(
         replica.clone(),
         Channel::Sse { messages },

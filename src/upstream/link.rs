@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, UpstreamError,
-    client::{discard, failure},
+    client::{Target, discard, failure},
     incoming::ended,
     resume::Origin,
     router::Router,
@@ -31,12 +31,12 @@ use crate::{
 pub(super) enum Channel {
     /// Streamable HTTP: each message is a POST, answers come on its response.
     Http {
-        uri: Uri,
+        target: Target,
         /// Version and session id.
         headers: HeaderMap,
     },
     /// HTTP+SSE: messages are POSTed, everything arrives on one event stream.
-    Sse { messages: Uri },
+    Sse { messages: Target },
     /// A child process: both ways are pipes.
     Stdio { input: mpsc::Sender<Bytes> },
 }
@@ -77,9 +77,9 @@ impl Link {
     /// Where its streams are opened; `None` for channels without.
     pub(super) fn origin(&self, shared: &Shared) -> Option<Origin> {
         match &self.channel {
-            Channel::Http { uri, headers } => Some(Origin {
+            Channel::Http { target, headers } => Some(Origin {
                 http: shared.http.clone(),
-                uri: uri.clone(),
+                target: target.clone(),
                 headers: headers.clone(),
                 max_message_bytes: shared.settings.max_message_bytes,
             }),
@@ -94,7 +94,7 @@ impl Link {
         message: Bytes,
         deadline: Instant,
     ) -> Result<(), UpstreamError> {
-        let (uri, headers) = match &self.channel {
+        let (target, headers) = match &self.channel {
             Channel::Stdio { input } => {
                 return match timeout_at(deadline, input.send(message)).await {
                     Ok(Ok(())) => Ok(()),
@@ -102,10 +102,10 @@ impl Link {
                     Err(_) => Err(UpstreamError::TimedOut { sent: false }),
                 };
             }
-            Channel::Http { uri, headers } => (uri, headers.clone()),
+            Channel::Http { target, headers } => (target, headers.clone()),
             Channel::Sse { messages } => (messages, HeaderMap::new()),
         };
-        let response = shared.http.post(uri, headers, message, deadline).await?;
+        let response = shared.http.post(target, headers, message, deadline).await?;
         if response.status().is_success() {
             discard(response.into_body(), deadline).await;
             return Ok(());

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Response, Uri};
+use http::{HeaderMap, HeaderValue, Response};
 use hyper::body::Incoming as Body;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{
     Description, Shared, UpstreamError,
     changes::Changes,
-    client::failure,
+    client::{Target, failure},
     era::describe_initialized,
     exchange::one_line,
     incoming::{EventReader, Incoming, answers, read},
@@ -70,14 +70,16 @@ impl Want {
 pub(super) async fn over_http(
     shared: &Arc<Shared>,
     replica: &ReplicaId,
-    uri: &Uri,
+    target: &Target,
     changes: &Changes,
     want: Want,
     deadline: Instant,
 ) -> Result<Arc<Session>, UpstreamError> {
     let id = shared.next_id();
     let message = body(&id, method::INITIALIZE, Some(&want.params()));
-    let posted = shared.http.post(uri, HeaderMap::new(), message, deadline);
+    let posted = shared
+        .http
+        .post(target, HeaderMap::new(), message, deadline);
     let response = posted.await?;
     let status = response.status();
     let session_id = response.headers().get(header::SESSION_ID).cloned();
@@ -109,7 +111,7 @@ pub(super) async fn over_http(
     let link = Link::new(
         replica.clone(),
         Channel::Http {
-            uri: uri.clone(),
+            target: target.clone(),
             headers,
         },
         Router::new(want.owner, changes.clone()),

@@ -9,14 +9,14 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use super::{
     Description, Shared, UpstreamError,
     changes::Changes,
-    client::failure,
+    client::{Target, failure},
     dedicated, demo,
     era::{Finding, Reply, describe_discovered, read_pipe_reply, read_reply},
     legacy_sse,
@@ -39,7 +39,7 @@ use crate::{
         method,
         version::{Era, Version},
     },
-    servers::{Endpoint, Replica},
+    servers::{Endpoint, Replica, StdioCommand},
 };
 
 /// How a replica is spoken to.
@@ -77,6 +77,27 @@ impl Speaks {
     }
 }
 
+/// How the replica is reached.
+#[derive(Debug)]
+pub(super) enum Way {
+    Http(Target),
+    Stdio(StdioCommand),
+    Demo,
+}
+
+impl Way {
+    fn to(replica: &Replica) -> Self {
+        match &replica.endpoint {
+            Endpoint::Http(uri) => Self::Http(Target {
+                uri: uri.clone(),
+                headers: replica.headers.as_slice().into(),
+            }),
+            Endpoint::Stdio(command) => Self::Stdio(command.clone()),
+            Endpoint::Demo => Self::Demo,
+        }
+    }
+}
+
 /// What a probe found.
 #[derive(Debug)]
 pub(super) struct Verdict {
@@ -98,7 +119,7 @@ impl Verdict {
 pub(super) struct Peer {
     pub(super) id: ReplicaId,
     pub(super) server: ServerId,
-    pub(super) endpoint: Endpoint,
+    pub(super) way: Way,
     /// Dead when the replica was removed.
     pub(super) replica: Weak<Replica>,
     pub(super) changes: Changes,
@@ -106,7 +127,7 @@ pub(super) struct Peer {
     verdict: ArcSwapOption<Verdict>,
     probing: tokio::sync::Mutex<()>,
     rechecking: AtomicBool,
-    /// Set when a modern replica refused `initialize` although it names legacy versions.
+    /// Set when a modern replica refused `initialize`.
     refuses_legacy: AtomicBool,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
     pub(super) backoff: Backoff,
@@ -117,7 +138,7 @@ impl Peer {
         Arc::new(Self {
             id: replica.id.clone(),
             server: replica.server.clone(),
-            endpoint: replica.endpoint.clone(),
+            way: Way::to(replica),
             replica: Arc::downgrade(replica),
             changes: Changes::new(),
             slots: Slots::default(),
@@ -140,7 +161,10 @@ impl Peer {
     pub(super) fn serves_legacy(&self, verdict: &Verdict) -> bool {
         match verdict.speaks {
             Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
-            Speaks::ModernHttp(_) | Speaks::ModernStdio(_) => {
+            // Not every server of both eras names the older versions in its
+            // description, so the first client's session finds out.
+            Speaks::ModernHttp(_) => !self.refuses_legacy.load(Ordering::Acquire),
+            Speaks::ModernStdio(_) => {
                 let described = verdict.description.as_ref();
                 described.is_some_and(|description| description.speaks_legacy())
                     && !self.refuses_legacy.load(Ordering::Acquire)
@@ -285,10 +309,10 @@ impl Peer {
             }
         }
         let soon = deadline.min(start + shared.settings.probe_timeout);
-        let found = match &self.endpoint {
-            Endpoint::Demo => Ok(self.settle(Speaks::Demo, Some(Arc::new(describe_demo()?)))),
-            Endpoint::Http(uri) => self.probe_http(shared, uri, soon).await,
-            Endpoint::Stdio(_) => self.probe_stdio(shared, soon).await,
+        let found = match &self.way {
+            Way::Demo => Ok(self.settle(Speaks::Demo, Some(Arc::new(describe_demo()?)))),
+            Way::Http(target) => self.probe_http(shared, target, soon).await,
+            Way::Stdio(_) => self.probe_stdio(shared, soon).await,
         };
         found.inspect_err(|error| {
             debug!(replica = %self.id, %error, "the era could not be found out");
@@ -300,12 +324,12 @@ impl Peer {
     async fn probe_http(
         &self,
         shared: &Arc<Shared>,
-        uri: &Uri,
+        target: &Target,
         deadline: Instant,
     ) -> Result<Arc<Verdict>, UpstreamError> {
         let mut version = Version::LATEST_MODERN;
         for _ in 0..2 {
-            let reply = discover_over_http(shared, uri, version, deadline).await;
+            let reply = discover_over_http(shared, target, version, deadline).await;
             match read_reply(reply, version) {
                 Finding::Modern(version, description) => {
                     let description = Some(Arc::new(*description));
@@ -393,9 +417,10 @@ impl Peer {
         deadline: Instant,
     ) -> Result<Arc<Session>, UpstreamError> {
         let verdict = self.verdict(shared, deadline).await?;
-        match (&self.endpoint, verdict.speaks) {
-            (Endpoint::Http(uri), Speaks::LegacyHttp { verified }) => {
-                let opened = dedicated::open(self, shared, key, uri, want.clone(), deadline).await;
+        match (&self.way, verdict.speaks) {
+            (Way::Http(target), Speaks::LegacyHttp { verified }) => {
+                let opened =
+                    dedicated::open(self, shared, key, target, want.clone(), deadline).await;
                 match opened {
                     Ok(session) => {
                         if !verified {
@@ -408,7 +433,7 @@ impl Peer {
                         Err(error)
                     }
                     Err(error) if is_no_streamable(&error) && !verified => {
-                        self.open_sse_instead(shared, uri, want, error, deadline)
+                        self.open_sse_instead(shared, target, want, error, deadline)
                             .await
                     }
                     Err(error) => {
@@ -419,31 +444,29 @@ impl Peer {
                     }
                 }
             }
-            (Endpoint::Http(uri), Speaks::LegacySse) => {
-                let opened = self.open_sse(shared, uri, want, deadline).await;
+            (Way::Http(target), Speaks::LegacySse) => {
+                let opened = self.open_sse(shared, target, want, deadline).await;
                 if let Err(UpstreamError::NotOffered(_) | UpstreamError::Malformed(_)) = &opened {
                     self.forget(&verdict);
                 }
                 opened
             }
-            (Endpoint::Http(uri), Speaks::ModernHttp(_)) if want.owner == Owner::Client => {
-                let opened = dedicated::open(self, shared, key, uri, want, deadline).await;
+            (Way::Http(target), Speaks::ModernHttp(_)) if want.owner == Owner::Client => {
+                let opened = dedicated::open(self, shared, key, target, want, deadline).await;
                 if opened.as_ref().is_err_and(is_final) {
                     self.refuses_legacy.store(true, Ordering::Release);
                 }
                 opened
             }
-            (Endpoint::Stdio(_), Speaks::LegacyStdio) => {
-                self.open_process(shared, want, deadline).await
-            }
-            (Endpoint::Stdio(_), Speaks::ModernStdio(_)) if want.owner == Owner::Client => {
+            (Way::Stdio(_), Speaks::LegacyStdio) => self.open_process(shared, want, deadline).await,
+            (Way::Stdio(_), Speaks::ModernStdio(_)) if want.owner == Owner::Client => {
                 let opened = self.open_process(shared, want, deadline).await;
                 if opened.as_ref().is_err_and(is_final) {
                     self.refuses_legacy.store(true, Ordering::Release);
                 }
                 opened
             }
-            (Endpoint::Stdio(_), Speaks::ModernStdio(_)) => {
+            (Way::Stdio(_), Speaks::ModernStdio(_)) => {
                 match self.open_modern_stdio(shared, deadline).await {
                     Ok(session) => Ok(session),
                     Err(NotModern::Error(error)) => Err(error),
@@ -456,11 +479,11 @@ impl Peer {
                 }
             }
             // The verdict follows from the endpoint; these have no sessions.
-            (_, Speaks::ModernHttp(_) | Speaks::Demo) | (Endpoint::Demo, _) => {
+            (_, Speaks::ModernHttp(_) | Speaks::Demo) | (Way::Demo, _) => {
                 Err(UpstreamError::NotOffered("sessions"))
             }
-            (Endpoint::Http(_), Speaks::ModernStdio(_) | Speaks::LegacyStdio)
-            | (Endpoint::Stdio(_), Speaks::LegacyHttp { .. } | Speaks::LegacySse) => {
+            (Way::Http(_), Speaks::ModernStdio(_) | Speaks::LegacyStdio)
+            | (Way::Stdio(_), Speaks::LegacyHttp { .. } | Speaks::LegacySse) => {
                 Err(UpstreamError::NotOffered("this transport"))
             }
         }
@@ -484,12 +507,12 @@ impl Peer {
     async fn open_sse_instead(
         &self,
         shared: &Arc<Shared>,
-        uri: &Uri,
+        target: &Target,
         want: Want,
         refusal: UpstreamError,
         deadline: Instant,
     ) -> Result<Arc<Session>, UpstreamError> {
-        match self.open_sse(shared, uri, want, deadline).await {
+        match self.open_sse(shared, target, want, deadline).await {
             Ok(session) => {
                 self.settle(Speaks::LegacySse, None);
                 Ok(session)
@@ -508,13 +531,13 @@ impl Peer {
     async fn open_sse(
         &self,
         shared: &Arc<Shared>,
-        uri: &Uri,
+        target: &Target,
         want: Want,
         deadline: Instant,
     ) -> Result<Arc<Session>, UpstreamError> {
         let owner = want.owner;
         let link =
-            legacy_sse::connect(shared, &self.id, uri, &self.changes, owner, deadline).await?;
+            legacy_sse::connect(shared, &self.id, target, &self.changes, owner, deadline).await?;
         let unless_opened = link.end.clone().drop_guard();
         let session = open::over_link(shared, link, want, deadline).await?;
         unless_opened.disarm();
@@ -542,11 +565,11 @@ impl Peer {
     }
 
     async fn recheck(&self, shared: &Arc<Shared>, old: &Arc<Verdict>) {
-        let Endpoint::Http(uri) = &self.endpoint else {
+        let Way::Http(target) = &self.way else {
             return;
         };
         let deadline = Instant::now() + shared.settings.probe_timeout;
-        let reply = discover_over_http(shared, uri, Version::LATEST_MODERN, deadline).await;
+        let reply = discover_over_http(shared, target, Version::LATEST_MODERN, deadline).await;
         match read_reply(reply, Version::LATEST_MODERN) {
             Finding::Modern(version, description) => {
                 self.settle(Speaks::ModernHttp(version), Some(Arc::new(*description)));
@@ -615,7 +638,7 @@ fn discover_params(shared: &Shared, version: Version) -> Box<Raw> {
         None,
         &OutgoingMeta {
             version,
-            capabilities: &ClientCapabilities::none(),
+            capabilities: &carried(),
             client_info: &shared.settings.client_info,
             log_level: None,
             progress_token: None,
@@ -626,7 +649,7 @@ fn discover_params(shared: &Shared, version: Version) -> Box<Raw> {
 
 async fn discover_over_http(
     shared: &Shared,
-    uri: &Uri,
+    target: &Target,
     version: Version,
     deadline: Instant,
 ) -> Reply {
@@ -638,7 +661,7 @@ async fn discover_over_http(
     );
     let mut headers = HeaderMap::with_capacity(8);
     header::standard_headers(&mut headers, version, method::DISCOVER, None);
-    let response = match shared.http.post(uri, headers, message, deadline).await {
+    let response = match shared.http.post(target, headers, message, deadline).await {
         Ok(response) => response,
         Err(error) => return Reply::Failed(error),
     };
@@ -670,4 +693,14 @@ pub(super) fn describe_demo() -> Result<Description, UpstreamError> {
             answer,
         }),
     }
+}
+
+/// What this gateway can carry back from a server to a client that supports it.
+fn carried() -> ClientCapabilities {
+    let all = crate::mcp::json::raw(&serde_json::json!({
+        "elicitation": {"form": {}, "url": {}},
+        "roots": {},
+        "sampling": {},
+    }));
+    ClientCapabilities::parse(&all).unwrap_or_else(|_| ClientCapabilities::none())
 }

@@ -3,13 +3,13 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming as Body;
 use tokio::time::Instant;
 
 use super::{
     Exchange, Outgoing, Shared, UpstreamError,
-    client::{Media, collect, failure},
+    client::{Media, Target, collect, failure},
     exchange::{Logs, Parts, Source, one_line},
     incoming::{Incoming, read_answer},
     link::is_session_loss,
@@ -77,7 +77,7 @@ pub(super) enum Begun {
 pub(super) async fn over_modern_http(
     peer: &Peer,
     shared: &Arc<Shared>,
-    uri: &Uri,
+    target: &Target,
     version: Version,
     request: &Outgoing<'_>,
     deadline: Instant,
@@ -106,14 +106,14 @@ pub(super) async fn over_modern_http(
         lease: None,
         changes: peer.changes.clone(),
     });
-    let response = shared.http.post(uri, headers, body, deadline).await?;
+    let response = shared.http.post(target, headers, body, deadline).await?;
     let limit = shared.settings.max_message_bytes;
     match begin_modern(response, exchange.id(), limit, deadline).await? {
         Begun::Answered(before, answer) => exchange.set_answer(before, answer),
         Begun::Streaming(response) => {
             let origin = Origin {
                 http: shared.http.clone(),
-                uri: uri.clone(),
+                target: target.clone(),
                 headers: HeaderMap::new(),
                 max_message_bytes: limit,
             };
@@ -187,7 +187,11 @@ pub(super) async fn on_session(
     let mut headers = origin.headers.clone();
     trace_headers(&mut headers, &request.trace);
     exchange.set_running(true);
-    let response = match shared.http.post(&origin.uri, headers, body, deadline).await {
+    let response = match shared
+        .http
+        .post(&origin.target, headers, body, deadline)
+        .await
+    {
         Ok(response) => response,
         Err(error) => {
             exchange.set_running(matches!(error, UpstreamError::TimedOut { .. }));

@@ -7,7 +7,7 @@
 
 use std::{fmt, time::Duration};
 
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming as Body;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::ReusableBoxFuture;
@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::{
     UpstreamError,
-    client::{self, HttpClient, Media},
+    client::{self, HttpClient, Media, Target},
     incoming::{EventReader, cause, ended},
 };
 use crate::mcp::{header, sse::SseEvent};
@@ -49,13 +49,24 @@ pub(super) struct EventStream {
     last_id: Option<String>,
     retry: Duration,
     fruitless: u32,
+    /// A pause that was not reported yet.
+    pause: Option<Duration>,
+}
+
+/// What a stream brings.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// An event with data.
+    Event(SseEvent),
+    /// The server ended the connection and goes on after this time.
+    Paused(Duration),
 }
 
 /// Where the stream is opened again.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub(super) http: HttpClient,
-    pub(super) uri: Uri,
+    pub(super) target: Target,
     /// Of the session.
     pub(super) headers: HeaderMap,
     pub(super) max_message_bytes: usize,
@@ -74,7 +85,10 @@ impl Origin {
                 .map_err(|_| UpstreamError::malformed("an event id that no header can carry"))?;
             headers.insert(header::LAST_EVENT_ID, id);
         }
-        let response = self.http.get_stream(&self.uri, headers, deadline).await?;
+        let response = self
+            .http
+            .get_stream(&self.target, headers, deadline)
+            .await?;
         let status = response.status();
         if status.is_success() && Media::of(response.headers()) == Media::EventStream {
             return Ok(EventReader::new(
@@ -115,12 +129,25 @@ impl EventStream {
             last_id: None,
             retry: DEFAULT_RETRY,
             fruitless: 0,
+            pause: None,
         }
     }
 
     /// The next event with data.
     pub(super) async fn next(&mut self) -> Result<SseEvent, UpstreamError> {
         loop {
+            if let Item::Event(event) = self.next_item().await? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The next event with data, or that the server paused the stream.
+    pub(super) async fn next_item(&mut self) -> Result<Item, UpstreamError> {
+        loop {
+            if let Some(pause) = self.pause.take() {
+                return Ok(Item::Paused(pause));
+            }
             if let Some(opening) = &mut self.opening {
                 let opened = std::future::poll_fn(|cx| opening.poll(cx)).await;
                 self.opening = None;
@@ -138,7 +165,7 @@ impl EventStream {
                     if event.data.is_empty() {
                         continue;
                     }
-                    return Ok(event);
+                    return Ok(Item::Event(event));
                 }
                 Ok(None) => ended(),
                 Err(error) => error,
@@ -180,6 +207,9 @@ impl EventStream {
         if !(worth_it && possible) {
             return Err(error);
         }
+        if self.on_end == OnEnd::Resume && self.fruitless == 0 {
+            self.pause = Some(self.retry);
+        }
         let wait = (self.retry * 2u32.saturating_pow(self.fruitless)).min(MAX_RETRY);
         self.fruitless = (self.fruitless + 1).min(16);
         debug!(
@@ -209,7 +239,7 @@ impl EventStream {
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStream")
-            .field("uri", &self.origin.uri)
+            .field("uri", &self.origin.target.uri)
             .field("on_end", &self.on_end)
             .field("last_id", &self.last_id)
             .finish_non_exhaustive()

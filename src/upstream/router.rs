@@ -197,6 +197,8 @@ impl Router {
                 self.route_notice(notice);
                 Routed::Done
             }
+            // Pauses concern the stream of a call, which is not routed.
+            Incoming::Paused(_) => Routed::Done,
             Incoming::Request { id, method, .. } if method == method::PING => {
                 Routed::Reply(response_bytes(&id, &pong()))
             }

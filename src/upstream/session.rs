@@ -206,12 +206,12 @@ impl Session {
         self.usage().ended = true;
         self.link.end.cancel();
         let known = self.link.mark_lost();
-        if let Channel::Http { uri, headers } = &self.link.channel
+        if let Channel::Http { target, headers } = &self.link.channel
             && known
             && self.link.has_id()
         {
             let deadline = Instant::now() + DELETE_TIMEOUT;
-            match shared.http.delete(uri, headers.clone(), deadline).await {
+            match shared.http.delete(target, headers.clone(), deadline).await {
                 Ok(status) => debug!(replica = %self.link.replica, %status, "session ended"),
                 // It will expire at the server by itself.
                 Err(error) => {

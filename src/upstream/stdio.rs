@@ -30,11 +30,11 @@ use super::{
     Shared, UpstreamError,
     incoming::{self, cause, ended},
     link::{Channel, Link},
-    peer::Peer,
+    peer::{Peer, Way},
     router::{Owner, Router},
 };
 use crate::{
-    servers::{Endpoint, StdioCommand},
+    servers::StdioCommand,
     telemetry::metrics::{Counted, Gauge},
 };
 
@@ -103,7 +103,7 @@ pub(super) async fn spawn(
     owner: Owner,
     deadline: Instant,
 ) -> Result<Arc<Link>, UpstreamError> {
-    let Endpoint::Stdio(command) = &peer.endpoint else {
+    let Way::Stdio(command) = &peer.way else {
         return Err(UpstreamError::NotOffered("a process"));
     };
     if let Some(not_before) = peer.backoff.not_before() {

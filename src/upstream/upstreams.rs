@@ -7,7 +7,6 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use http::Uri;
 use tokio::{
     sync::{mpsc, watch as uri_watch},
     time::{Instant, timeout, timeout_at},
@@ -19,7 +18,7 @@ use super::{
     UpstreamError, dedicated, demo,
     exchange::{Logs, Parts, Source, one_line, outcome_of},
     open::Want,
-    peer::{Peer, Speaks, Verdict, says_modern},
+    peer::{Peer, Speaks, Verdict, Way, says_modern},
     pool::{Need, SlotKey},
     request::{Failure, on_session, over_modern_http, simple_request},
     router::Owner,
@@ -38,7 +37,7 @@ use crate::{
         method,
         version::{Era, Version},
     },
-    servers::{Endpoint, Replica, Server},
+    servers::{Replica, Server},
     store::Store,
     telemetry::metrics::{Metrics, Retry},
 };
@@ -132,7 +131,8 @@ impl Upstreams {
         session: &SessionUse,
         deadline: Instant,
     ) -> Result<Exchange, UpstreamError> {
-        let mut retried = false;
+        // Each repair is tried once; a session may be lost because its server was upgraded.
+        let (mut reopened, mut reprobed) = (false, false);
         loop {
             let verdict = peer.verdict(&self.shared, deadline).await;
             let verdict = verdict.map_err(UpstreamError::before_request)?;
@@ -144,20 +144,17 @@ impl Upstreams {
                 Err(failure) => failure,
             };
             let why = match failure {
-                Failure::SessionLost if retried => return Err(UpstreamError::SessionLost),
+                Failure::SessionLost if reopened => return Err(UpstreamError::SessionLost),
                 Failure::SessionLost => Retry::SessionLost,
                 // The verdict has been corrected where it was wrong.
-                Failure::Error(error)
-                    if !retried && !matches!(session, SessionUse::Pooled) && is_refusal(&error) =>
-                {
+                Failure::Error(error) if !reprobed && is_corrected(&error, session) => {
                     Retry::VersionChanged
                 }
-                Failure::Error(error) if says_modern(&error) && !retried => Retry::VersionChanged,
                 Failure::Error(error) => return Err(error),
                 Failure::Doubted(outcome) => {
-                    if retried
+                    if reprobed
                         || !self
-                            .spoke_otherwise(&peer, &verdict, &outcome, deadline)
+                            .spoke_otherwise(peer, &verdict, &outcome, deadline)
                             .await
                     {
                         return self.concluded(peer, &verdict, *outcome);
@@ -166,7 +163,10 @@ impl Upstreams {
                 }
             };
             self.shared.metrics.retry(&peer.server, why);
-            retried = true;
+            match why {
+                Retry::SessionLost => reopened = true,
+                _ => reprobed = true,
+            }
         }
     }
 
@@ -221,6 +221,21 @@ impl Upstreams {
             }
             other => other,
         }
+    }
+
+    /// Whether the replica keeps a session for this client, which is opened if
+    /// it is not there yet: what belongs to a session can be sent there then.
+    pub async fn keeps_session(
+        self: &Arc<Self>,
+        replica: &Arc<Replica>,
+        session: &ClientSession,
+        deadline: Instant,
+    ) -> bool {
+        let peer = self.peer(replica);
+        let Ok(verdict) = peer.verdict(&self.shared, deadline).await else {
+            return false;
+        };
+        peer.serves_legacy(&verdict) && self.client_lease(&peer, session, deadline).await.is_ok()
     }
 
     async fn open_session_stream(
@@ -303,15 +318,14 @@ impl Upstreams {
         };
         // Another node opened it: ended from here just the same.
         for replica in &server.replicas {
-            if let Endpoint::Http(uri) = &replica.endpoint
-                && record.is_of(&replica.id)
-            {
-                self.retire_recorded(&self.peer(replica), uri, &record);
+            if record.is_of(&replica.id) {
+                self.retire_recorded(&self.peer(replica), &record);
             }
         }
     }
 
-    fn retire_recorded(&self, peer: &Peer, uri: &Uri, record: &dedicated::Record) {
+    fn retire_recorded(&self, peer: &Peer, record: &dedicated::Record) {
+        let Way::Http(target) = &peer.way else { return };
         let want = Want {
             owner: Owner::Client,
             capabilities: ClientCapabilities::none(),
@@ -319,7 +333,7 @@ impl Upstreams {
             version: Version::LATEST_LEGACY,
             ttl: Duration::ZERO,
         };
-        if let Ok(session) = record.resume(&self.shared, peer, uri, want) {
+        if let Ok(session) = record.resume(&self.shared, peer, target, want) {
             session.retire(&self.shared);
         }
     }
@@ -408,7 +422,7 @@ impl Upstreams {
         deadline: Instant,
     ) -> Result<Exchange, Failure> {
         let shared = &self.shared;
-        match (verdict.speaks, &peer.endpoint) {
+        match (verdict.speaks, &peer.way) {
             (Speaks::Demo, _) => {
                 let answer = demo::answer(request.method, request.params);
                 Ok(self.answered(peer, Version::LATEST_MODERN, answer))
@@ -418,8 +432,8 @@ impl Upstreams {
             {
                 self.on_legacy(peer, request, session, deadline).await
             }
-            (Speaks::ModernHttp(version), Endpoint::Http(uri)) => {
-                over_modern_http(peer, shared, uri, version, request, deadline).await
+            (Speaks::ModernHttp(version), Way::Http(target)) => {
+                over_modern_http(peer, shared, target, version, request, deadline).await
             }
             (Speaks::ModernStdio(_), _) => {
                 let need = Need {
@@ -654,9 +668,12 @@ async fn keep_tidy(upstreams: Weak<Upstreams>) {
     }
 }
 
-/// Whether no session was opened because the replica refuses `initialize`.
-fn is_refusal(error: &UpstreamError) -> bool {
-    let UpstreamError::NotReady(error) = error else {
+/// Whether opening a session failed in a way that corrected the verdict.
+fn is_corrected(error: &UpstreamError, session: &SessionUse) -> bool {
+    if says_modern(error) {
+        return true;
+    }
+    let (UpstreamError::NotReady(error), SessionUse::Dedicated(_)) = (error, session) else {
         return false;
     };
     match error.root() {

@@ -122,7 +122,7 @@ async fn listen(
                             }
                         }
                     }
-                    Event::Ask(_) => {}
+                    Event::Ask(_) | Event::Paused { .. } => {}
                     // The graceful end, or a refusal after the fact.
                     Event::Done(_) => return Ok(()),
                 },
@@ -183,7 +183,7 @@ async fn open_listen(
             Err(UpstreamError::NotOffered("changes"))
         }
         Event::Done(Answer::Result(_)) => Err(ended()),
-        Event::Notification(_) | Event::Ask(_) => {
+        Event::Notification(_) | Event::Ask(_) | Event::Paused { .. } => {
             stream.set_deadline(None);
             Ok(stream)
         }

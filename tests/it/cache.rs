@@ -46,6 +46,7 @@ on_both_stores!(
     a_thousand_requests_on_an_absent_entry_fetch_once,
     a_stale_entry_is_served_while_one_refresh_runs,
     a_hot_entry_is_refreshed_before_it_goes_stale,
+    a_refresh_reaches_nodes_whose_copies_are_fresh,
     an_invalidation_reaches_the_other_nodes,
     an_invalidation_reaches_a_fetch_under_way,
     who_asks_after_an_invalidation_is_not_served_what_was_fetched_before,
@@ -416,6 +417,46 @@ async fn a_hot_entry_is_refreshed_before_it_goes_stale(fleet: Fleet) {
         (4..=11).contains(&fetches),
         "{fetches} fetches in five lives"
     );
+}
+
+async fn a_refresh_reaches_nodes_whose_copies_are_fresh(fleet: Fleet) {
+    let eager = Settings {
+        early_refresh: 1000.0,
+        ..settings()
+    };
+    let lazy = Settings {
+        early_refresh: 0.0,
+        ..settings()
+    };
+    let (eager, lazy) = (fleet.node_with(eager).await, fleet.node_with(lazy).await);
+    let upstream = Upstream::new("old");
+    let fresh = Duration::from_secs(3);
+    let brief = Durations {
+        fresh,
+        ..LONG_LIVED
+    };
+    for node in [&eager, &lazy] {
+        fill(node, &upstream, brief, CacheStatus::Hit).await;
+    }
+    upstream.says("new");
+    let end = Instant::now() + fresh - Duration::from_millis(200);
+    loop {
+        eager
+            .ask("anyone", &upstream, brief)
+            .await
+            .expect("an answer");
+        let served = lazy
+            .ask("anyone", &upstream, brief)
+            .await
+            .expect("an answer");
+        assert_eq!(served.status, CacheStatus::Hit);
+        if served.value.0 == "new" {
+            break;
+        }
+        assert!(Instant::now() < end, "it was not told of the refresh");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(upstream.fetches(), 2);
 }
 
 async fn an_invalidation_reaches_the_other_nodes(fleet: Fleet) {

@@ -1,8 +1,14 @@
 //! Reaching replicas of every era, real ones (rmcp) and misbehaving ones.
 
 mod eras;
+mod exchange;
+mod legacy_sessions;
+mod misbehaviour;
+mod real_servers;
+mod stdio;
+mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Borrow, sync::Arc, time::Duration};
 
 use mcp_fleet::{
     ids::ServerId,
@@ -80,11 +86,11 @@ impl Side {
         &self,
         method: &str,
         params: Value,
-        capabilities: &Value,
+        capabilities: impl Borrow<Value>,
         session: SessionUse,
     ) -> Result<Exchange, UpstreamError> {
         let params = raw(&params);
-        let capabilities = caps(capabilities);
+        let capabilities = caps(capabilities.borrow());
         let request = Outgoing {
             method,
             params: Some(&params),
@@ -102,7 +108,7 @@ impl Side {
     /// A pooled request by a client that cannot be asked anything.
     pub(crate) async fn ask(&self, method: &str, params: Value) -> Result<Value, UpstreamError> {
         let exchange = self
-            .call(method, params, &json!({}), SessionUse::Pooled)
+            .call(method, params, json!({}), SessionUse::Pooled)
             .await?;
         answer_of(exchange).await
     }

@@ -41,7 +41,7 @@ use crate::{
         legacy::{self, Item},
     },
     servers::Server,
-    session::{Hello, Session},
+    session::{Hello, MERGED, Session},
     telemetry::{
         metrics::{Era, Outcome},
         traces,
@@ -51,6 +51,8 @@ use crate::{
 
 /// What a request's stream carries: messages, then the response.
 pub(crate) enum Out {
+    /// The server paused the call for this long.
+    Paused { retry: std::time::Duration },
     /// A notification or a question of the server.
     Message { id: Option<String>, message: Bytes },
     /// The response to the request.
@@ -96,7 +98,7 @@ fn servers(incoming: &Incoming) -> Vec<Arc<Server>> {
 pub(crate) fn endpoint(target: &Target) -> &str {
     match target {
         Target::One(server) => server.id.as_str(),
-        Target::All => "*",
+        Target::All => MERGED,
     }
 }
 
@@ -418,6 +420,11 @@ async fn answer_here(
         method::LOGGING_SET_LEVEL => set_level(incoming, session, request.params)
             .await
             .map_err(refused),
+        method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE
+            if keeps_subscriptions(incoming, session).await =>
+        {
+            return None;
+        }
         method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request.params)
             .await
             .map_err(refused),
@@ -553,6 +560,17 @@ async fn unsubscribe(
     Ok(empty_result())
 }
 
+/// Whether the one server of this endpoint keeps the session's subscriptions
+/// itself, in the session it shares with the client.
+async fn keeps_subscriptions(incoming: &Incoming, session: &Session) -> bool {
+    let Target::One(server) = &incoming.target else {
+        return false;
+    };
+    let upstream = upstream_session(incoming, session);
+    let deadline = list_deadline(incoming);
+    incoming.gateway.relay.keeps_session(server, &upstream, deadline).await
+}
+
 fn uri(params: Option<&Raw>) -> Result<String, RpcError> {
     let params = params
         .and_then(|params| RawObject::parse(params).ok())
@@ -639,6 +657,7 @@ fn carry(
         async move {
             let out = match flow.next().await? {
                 Item::Message { id, message } => Out::Message { id, message },
+                Item::Paused { retry } => Out::Paused { retry },
                 Item::Done { id: event, answer } => {
                     if let Some(record) = record.take() {
                         record.answered(&answer);
@@ -669,15 +688,18 @@ async fn respond(
     let gateway = &incoming.gateway;
     let keep_alive = gateway.config.node.keep_alive;
     let log = works.iter().find_map(|work| work.opened.clone());
+    let can_pause = session.version >= Version::V2025_11_25 && !is_batch && log.is_some();
     let mut outs = streams::select_all(works.into_iter().map(|work| work.outs));
     let mut responses = Vec::new();
+    let wants_json = !prefers_stream(&incoming.headers);
     let give_up = Instant::now() + keep_alive;
     let first = loop {
         match tokio::time::timeout_at(give_up, outs.next()).await {
             Ok(Some(Out::Response { message, .. })) => responses.push(message),
-            Ok(Some(message @ Out::Message { .. })) => break Some(message),
-            Ok(None) => return json_responses(&responses, is_batch),
-            Err(_elapsed) => break None,
+            Ok(Some(Out::Paused { .. })) if !can_pause => {}
+            Ok(Some(other)) => break Some(other),
+            Ok(None) if wants_json => return json_responses(&responses, is_batch),
+            Ok(None) | Err(_) => break None,
         }
     };
     let held = match gateway.stream_place() {
@@ -692,16 +714,30 @@ async fn respond(
         .into_iter()
         .map(|message| Out::Response { id: None, message })
         .chain(first);
-    let frames = streams::iter(so_far).chain(outs).map(|out| match out {
-        Out::Message { id, message } | Out::Response { id, message } => {
-            sse::event(id.as_deref(), None, &message)
+    let outs = streams::iter(so_far).chain(outs);
+    let frames = streams::unfold(Some(Box::pin(outs)), move |outs| async move {
+        let mut outs = outs?;
+        loop {
+            match outs.next().await? {
+                Out::Message { id, message } | Out::Response { id, message } => {
+                    return Some((sse::event(id.as_deref(), None, &message), Some(outs)));
+                }
+                // The client hangs up as well and comes back for the rest.
+                Out::Paused { retry } if can_pause => {
+                    let ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+                    return Some((sse::retry(ms), None));
+                }
+                Out::Paused { .. } => {}
+            }
         }
     });
-    stream::event_stream(
-        Box::pin(streams::iter(priming).chain(frames)),
-        keep_alive,
-        held,
-    )
+    stream::event_stream(Box::pin(streams::iter(priming).chain(frames)), keep_alive, held)
+}
+
+/// Whether the client names event streams before JSON.
+fn prefers_stream(headers: &http::HeaderMap) -> bool {
+    let accept = headers.get(http::header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.trim_start().starts_with("text/event-stream"))
 }
 
 /// Nothing came for a request that was cancelled: no response is sent.

@@ -234,6 +234,7 @@ impl Modern<'_> {
             let body = message::response_bytes(&self.request.id, &Answer::Result(read.result));
             return Ok(with_status(stream::json(StatusCode::OK, body), read.status));
         }
+        self.check_known(&routed).await?;
         let call = Call {
             server: routed.server,
             method: method.to_owned(),
@@ -254,6 +255,30 @@ impl Modern<'_> {
             }
         };
         self.respond(flow, record).await
+    }
+
+    /// Extensions pass through between modern peers only: a legacy server does
+    /// not know this era's methods, nor would its answer be told apart.
+    async fn check_known(&self, routed: &Routed) -> Result<(), RpcFailure> {
+        const CORE: [&str; 4] = [
+            method::TOOLS_CALL,
+            method::PROMPTS_GET,
+            method::RESOURCES_READ,
+            method::COMPLETE,
+        ];
+        let method = &*self.request.method;
+        if CORE.contains(&method) {
+            return Ok(());
+        }
+        let relay = &self.incoming.gateway.relay;
+        let described = relay.describe(&routed.server, self.deadline()).await;
+        let described = described
+            .map_err(|failed| error::relay_failure(&failed, version::Era::Modern))?;
+        if described.version.era() == version::Era::Legacy {
+            let error = RpcError::method_not_found(method);
+            return Err(refusal(StatusCode::NOT_FOUND, &error));
+        }
+        Ok(())
     }
 
     /// A resource the cache may answer: nothing is asked and nobody listens.

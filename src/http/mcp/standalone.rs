@@ -166,6 +166,9 @@ async fn run(incoming: Incoming, session: Arc<Session>, events: mpsc::Sender<Eve
                 if concerns(&heard, &session) {
                     watched.follow(&incoming, &session).await;
                 }
+                if standalone.hears_for_itself() {
+                    continue;
+                }
                 match notification(&heard, &incoming.target, &session) {
                     Some(message) => message,
                     None => continue,

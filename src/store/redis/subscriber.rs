@@ -5,7 +5,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use fred::{interfaces::PubsubInterface, types::Message};
 use tokio::{
     sync::{broadcast, broadcast::error::RecvError, mpsc, oneshot},
@@ -116,7 +115,7 @@ impl Subscriber {
                 None => debug!("a message of the cache was not understood"),
             }
         } else if channel == self.fleet_topic {
-            let payload = message.value.into_bytes().unwrap_or_else(Bytes::new);
+            let payload = message.value.into_bytes().unwrap_or_default();
             let channel = Channel::Fleet;
             self.events.send(Event::Message { channel, payload }).ok();
         } else {

@@ -385,7 +385,7 @@ async fn the_demo_server_needs_no_socket() {
     assert_eq!(description.version, Version::V2026_07_28);
     let params = json!({"name": "echo_message", "arguments": {"message": "hi"}});
     let exchange = side
-        .call("tools/call", params, &json!({}), SessionUse::Pooled)
+        .call("tools/call", params, json!({}), SessionUse::Pooled)
         .await
         .unwrap();
     let answer = answer_of(exchange).await.unwrap();
