@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,7 @@ def _row(outcome: Outcome, subject: str) -> str:
     # Only the gateway has a Redis.
     commands = "–"
     if subject == "gateway" and samples[0].redis_commands is not None:
-        commands = _per_request(sum(sum(sample.redis_commands.values()) for sample in samples), requests)
+        commands = _redis_commands(samples, requests)
     asked = sum(_asked(sample) for sample in samples)
     cells = [
         _name(outcome),
@@ -173,10 +174,19 @@ def _per_request(count: int, requests: int) -> str:
     return f"0 ({count} in {requests:,})" if per < _NOTHING else f"{per:.3f}"
 
 
+def _redis_commands(samples: list[Sample], requests: int) -> str:
+    """Per request; where that is nothing, what was said all the same."""
+    ran = Counter()
+    for sample in samples:
+        ran.update(sample.redis_commands)
+    per = ran.total() / max(requests, 1)
+    return f"0 ({_counts(ran)})" if per < _NOTHING else f"{per:.3f} ({_counts(ran)})"
+
+
 def _counts(counts: dict[str, int] | None) -> str:
     if counts is None:
         return "no Redis"
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
 
 
 def _asked(sample: Sample) -> int:
