@@ -52,6 +52,7 @@ use crate::{
         capabilities::ClientCapabilities,
         method::{self, ListKind},
         seal::Sealer,
+        shape::{self, ModernResult},
         version::Era,
     },
     servers::{Server, Servers},
@@ -323,8 +324,15 @@ impl Lists {
             self.not_kept.insert(slot, ());
         }
         let keeping = keeping(&served);
+        let own = description.server_info.as_deref();
+        let context = ModernResult {
+            method,
+            cache: None,
+            server_info: own.unwrap_or(&self.settings.server_info),
+        };
+        let result = read.with_hints(keeping.ttl, keeping.public);
         Ok(Some(Read {
-            result: read.with_hints(keeping.ttl, keeping.public),
+            result: shape::result_for_modern(&result, &context).into_owned(),
             upstream: read.upstream,
             status: served.status,
         }))

@@ -156,6 +156,7 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         },
         questions: Questions::default(),
         rounds: 0,
+        last_progress: f64::NEG_INFINITY,
         era: Era::Modern,
     };
     let relay_of_task = Arc::clone(relay);
@@ -239,6 +240,8 @@ struct Carrier {
     out: Out,
     questions: Questions,
     rounds: u32,
+    /// Progress that does not increase is not passed on.
+    last_progress: f64,
     /// The era spoken with the server, which decides what is translated.
     era: Era,
 }
@@ -339,12 +342,24 @@ impl Carrier {
     }
 
     /// Whether a notification goes out on this call's stream.
-    fn wants(&self, bytes: &[u8]) -> bool {
+    fn wants(&mut self, bytes: &[u8]) -> bool {
         let Ok(Message::Notification(notification)) = message::parse_message(bytes) else {
             return false;
         };
         match &*notification.method {
-            method::PROGRESS => self.call.progress_token.is_some(),
+            method::PROGRESS => {
+                let params = notification
+                    .params
+                    .and_then(|params| RawObject::parse(params).ok());
+                let progress =
+                    params.and_then(|params| params.get("progress")?.get().parse::<f64>().ok());
+                let grows = self.call.progress_token.is_some()
+                    && progress.is_some_and(|now| now > self.last_progress);
+                if let Some(progress) = progress.filter(|_| grows) {
+                    self.last_progress = progress;
+                }
+                grows
+            }
             method::LOG_MESSAGE => {
                 let params = notification
                     .params

@@ -301,6 +301,19 @@ impl Mailbox {
         }
     }
 
+    /// A letter that has arrived and was not read yet.
+    pub(crate) async fn try_next(&mut self) -> Option<Letter> {
+        if self.unread.is_empty() {
+            if let Ok(letter) = self.local.try_recv() {
+                return Some(letter);
+            }
+            if self.remote.is_some() {
+                self.read().await;
+            }
+        }
+        self.unread.pop_front()
+    }
+
     async fn read(&mut self) {
         match self
             .store

@@ -27,7 +27,7 @@ use crate::{
         shape::{self, ModernResult},
         version::Era,
     },
-    upstream::Event,
+    upstream::{Ask, Event},
 };
 
 /// What the client is sent next.
@@ -147,6 +147,9 @@ impl Flow {
                 }
                 // A modern client's stream cannot be resumed, so it is not paused either.
                 Ok(Event::Paused { .. }) => {}
+                Ok(Event::Ask(asked)) if !method::allows_input_required(&self.call.method) => {
+                    self.refuse(&asked).await;
+                }
                 Ok(Event::Ask(asked)) => {
                     let answer = match std::mem::replace(&mut self.source, Source::Ended) {
                         Source::Begun(begun) => {
@@ -173,6 +176,17 @@ impl Flow {
                     return Item::Done(Answer::error(&error.to_rpc()));
                 }
             }
+        }
+    }
+
+    /// Tells the server that the client cannot be asked in answer to this request.
+    async fn refuse(&mut self, asked: &Ask) {
+        let Source::Begun(begun) = &mut self.source else {
+            return;
+        };
+        let refusal = Answer::error(&RpcError::method_not_found(&asked.method));
+        if let Err(error) = begun.answer(&asked.key, &refusal).await {
+            tracing::debug!(%error, "a question could not be refused");
         }
     }
 
@@ -212,6 +226,9 @@ impl Flow {
     fn shaped(&self, answer: Answer) -> Answer {
         match answer {
             Answer::Result(result) => {
+                if let Err(refused) = self.may_ask(&result) {
+                    return Answer::error(&refused);
+                }
                 let context = ModernResult {
                     method: &self.call.method,
                     cache: None,
@@ -223,6 +240,29 @@ impl Flow {
             Answer::Error(error) => self
                 .url_elicitation(&error)
                 .unwrap_or_else(|| Answer::Error(shape::error_for_modern(&error).into_owned())),
+        }
+    }
+
+    /// Whether a result that asks for input asks for something, in answer to a
+    /// request that may be answered so, and nothing the client did not declare.
+    fn may_ask(&self, result: &Raw) -> Result<(), RpcError> {
+        let required = InputRequired::parse(result)
+            .map_err(|error| RpcError::internal(format!("the server sent {error}")))?;
+        let Some(required) = required else {
+            return Ok(());
+        };
+        let method = &self.call.method;
+        if !method::allows_input_required(method) {
+            let message = format!("the server asked for input, which {method} does not allow");
+            return Err(RpcError::internal(message));
+        }
+        let undeclared = required.questions.iter().find_map(|question| {
+            let kind = InputKind::of(&question.method, question.params.as_deref());
+            (!self.call.capabilities.allows(kind)).then_some(kind)
+        });
+        match undeclared {
+            Some(kind) => Err(RpcError::missing_capability(&kind.required())),
+            None => Ok(()),
         }
     }
 
@@ -240,6 +280,11 @@ impl Flow {
             &self.call.method,
             self.call.params.as_deref(),
         );
+        for question in &mut required.questions {
+            let params = question.params.take();
+            question.params = params
+                .map(|params| shape::question_for_modern(&question.method, &params).into_owned());
+        }
         required.state =
             Some(State::SendAgain { digest }.seal(&self.relay.sealer, &self.call.principal));
         Some(Answer::Result(required.to_raw()))

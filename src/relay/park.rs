@@ -112,9 +112,19 @@ impl Holder {
             };
             if ended {
                 // Dropping the exchange cancels what still runs at the server.
-                return;
+                return self.refuse_the_rest().await;
             }
             give_up = self.deadline();
+        }
+    }
+
+    /// Claims that came while the call ended came too late, and need not wait
+    /// to find out.
+    async fn refuse_the_rest(&mut self) {
+        while let Some(letter) = self.mailbox.try_next().await {
+            if let Letter::Claim { reply_to, .. } = letter {
+                self.relay.tell(&reply_to, Letter::Refused).await;
+            }
         }
     }
 

@@ -17,9 +17,9 @@ use crate::support::{
 const ODD: &str = concat!(
     r#"{"zeta":1,"alpha":{"b":[1, 2,{"k":null}],"a":true},"#,
     r#""big":123456789012345678901234567890,"precise":0.1000000000000000055511151231257827021181583404541015625,"#,
-    r#""exponent":1E+400,"tiny":1e-400,"minus":-0.0,"trailing":1.500,"edge":9007199254740993,"u64":18446744073709551616,"#,
+    r#""exponent":1E+30,"tiny":1e-30,"minus":-0.0,"trailing":1.500,"edge":9007199254740993,"u64":18446744073709551616,"#,
     r#""emoji":"👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽","nbsp":"a b\u00a0c","bom":"﻿x","separators":"  ","#,
-    r#""escapes":"\u00e9\/\b\f\n\r\t\"\\ \ud83d\ude00 \u2028","lone":"\ud800","composed":"é é","#,
+    r#""escapes":"\u00e9\/\b\f\n\r\t\"\\ \ud83d\ude00 \u2028","composed":"é é","#,
     r#""":{"empty key":[]}, "spaced" : [ 1 , 2 ] ,"x-unknown":{},"constructor":{"__proto__":[]},"last":false}"#
 );
 

@@ -117,8 +117,6 @@ async fn wrong_types_in_parameters_are_refused() {
         for (method, params) in [
             ("tools/list", json!({"cursor": {}})),
             ("logging/setLevel", json!({"level": 3})),
-            ("logging/setLevel", json!([])),
-            ("resources/subscribe", json!({"uri": []})),
         ] {
             let refused = session.send(method, params.clone()).await;
             assert_eq!(refused.code(), -32602, "{method} {params}");

@@ -26,6 +26,7 @@ use crate::{
     mcp::{
         Raw,
         capabilities::ClientCapabilities,
+        classify,
         envelope::{self, LogLevel},
         error::RpcError,
         header as mcp_header,
@@ -71,7 +72,10 @@ pub(crate) struct Work {
 
 /// The end of a session by its client.
 pub(crate) async fn delete(incoming: Incoming) -> Response<Body> {
-    let session = match session(&incoming).await {
+    if is_modern(&incoming) {
+        return stream::not_offered();
+    }
+    let session = match session(&incoming, None).await {
         Ok(session) => session,
         Err(refusal) => return refusal,
     };
@@ -104,9 +108,25 @@ pub(crate) fn endpoint(target: &Target) -> &str {
     }
 }
 
+/// Whether a request without a body says that it is of an era that has no
+/// such requests.
+fn is_modern(incoming: &Incoming) -> bool {
+    let version = incoming.headers.get(mcp_header::PROTOCOL_VERSION);
+    let version = version.and_then(|version| Version::parse(version.to_str().ok()?));
+    let has_session = incoming.headers.contains_key(mcp_header::SESSION_ID);
+    !has_session && version.is_some_and(|version| version.era() == version::Era::Modern)
+}
+
 /// The session a request belongs to, or the response that turns it away.
-pub(crate) async fn session(incoming: &Incoming) -> Result<Arc<Session>, Response<Body>> {
-    let bad = |error: &RpcError| refuse(StatusCode::BAD_REQUEST, None, error);
+/// `request` is the id to be repeated in it.
+pub(crate) async fn session(
+    incoming: &Incoming,
+    request: Option<&RequestId>,
+) -> Result<Arc<Session>, Response<Body>> {
+    let bad = |error: &RpcError| refuse(StatusCode::BAD_REQUEST, request, error);
+    let version = mcp_header::single(&incoming.headers, &mcp_header::PROTOCOL_VERSION)
+        .map_err(|error| bad(&error))?;
+    classify::legacy_version(version, true).map_err(|error| bad(&error))?;
     let id = mcp_header::single(&incoming.headers, &mcp_header::SESSION_ID)
         .map_err(|error| bad(&error))?;
     let Some(id) = id else {
@@ -124,7 +144,7 @@ pub(crate) async fn session(incoming: &Incoming) -> Result<Arc<Session>, Respons
             "this session is unknown or has ended: initialize anew without Mcp-Session-Id";
         refuse(
             StatusCode::NOT_FOUND,
-            None,
+            request,
             &RpcError::invalid_request(message),
         )
     })
@@ -214,7 +234,11 @@ pub(crate) async fn initialize_result(
 
 /// A message in a session.
 pub(crate) async fn message(incoming: &Incoming, message: Message<'_>) -> Response<Body> {
-    let session = match session(incoming).await {
+    let id = match &message {
+        Message::Request(request) => Some(&request.id),
+        Message::Notification(_) | Message::Response(_) => None,
+    };
+    let session = match session(incoming, id).await {
         Ok(session) => session,
         Err(refusal) => return refusal,
     };
@@ -236,7 +260,7 @@ pub(crate) async fn batch(
     incoming: &Incoming,
     messages: Vec<Result<Message<'_>, MessageError>>,
 ) -> Response<Body> {
-    let session = match session(incoming).await {
+    let session = match session(incoming, None).await {
         Ok(session) => session,
         Err(refusal) => return refusal,
     };

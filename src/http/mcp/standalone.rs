@@ -33,9 +33,9 @@ pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
     if !accepts(&incoming.headers, "text/event-stream")
         || !incoming.headers.contains_key(&mcp_header::SESSION_ID)
     {
-        return not_offered();
+        return stream::not_offered();
     }
-    let session = match legacy::session(&incoming).await {
+    let session = match legacy::session(&incoming, None).await {
         Ok(session) => session,
         Err(refusal) => return refusal,
     };
@@ -57,15 +57,6 @@ pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
         Err(refusal) => return refusal,
     };
     stream::event_stream(frames, gateway.config.node.keep_alive, held)
-}
-
-/// No page and no stream here without a session.
-fn not_offered() -> Response<Body> {
-    let mut response = stream::empty(StatusCode::METHOD_NOT_ALLOWED);
-    response
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static("POST"));
-    response
 }
 
 async fn replay(incoming: &Incoming, session: &Session) -> Result<Option<Replay>, Response<Body>> {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::BOTH;
 use crate::support::{
-    client::{Modern, call, modern},
+    client::{Modern, call, modern, post},
     fake_server::{Contents, FakeServer, SESSIONS, Speaks, call::Outcome},
     legacy_client::legacy,
     node::{Setup, node_with},
@@ -91,6 +91,17 @@ async fn g27_errors_of_legacy_requests_repeat_the_id_as_it_was_written() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn g27_errors_about_the_session_repeat_the_id_too() {
+    let (node, _server) = node_with(Speaks::Modern).await;
+    let call = r#"{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{"name":"echo"}}"#;
+    for headers in [&[][..], &[("mcp-session-id", "unknown")]] {
+        let refused = post(&node, "/mcp/up", headers, call).await.answered().await;
+        assert_eq!(refused.response["id"], "x", "{headers:?}: {}", refused.text);
+        refused.code();
     }
 }
 

@@ -4,10 +4,16 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use http::Request;
-use mcp_fleet::{config::Config, gateway::Gateway, telemetry::metrics::Metrics};
+use mcp_fleet::{
+    config::Config,
+    fleet::{Heard, News},
+    gateway::Gateway,
+    telemetry::metrics::Metrics,
+};
 
 use super::{
     eventually,
@@ -164,7 +170,30 @@ impl TestCluster {
             })
             .await;
         }
-        Self { nodes, redis }
+        let cluster = Self { nodes, redis };
+        cluster.acquaint(cluster.a(), cluster.b()).await;
+        cluster.acquaint(cluster.b(), cluster.a()).await;
+        cluster
+    }
+
+    /// Waits until one hears the other: until then it may believe that it
+    /// missed something, and says so to its clients.
+    async fn acquaint(&self, from: &TestNode, to: &TestNode) {
+        let mut ear = to.gateway.fleet.listen();
+        let hearing = async {
+            let session = format!("from {}", from.gateway.node);
+            let word = News::SessionChanged { session };
+            loop {
+                from.gateway.fleet.tell(word.clone()).await;
+                let pause = Duration::from_millis(50);
+                while let Ok(heard) = tokio::time::timeout(pause, ear.next()).await {
+                    if matches!(heard, Some(Heard::News(news)) if *news == word) {
+                        return;
+                    }
+                }
+            }
+        };
+        within("the nodes hear each other", hearing).await;
     }
 
     pub(crate) fn a(&self) -> &TestNode {

@@ -78,5 +78,8 @@ fn write(at: usize, frame: &Frame, events: &Events) -> Option<String> {
     if let Some(name) = &events.ids {
         text += &format!("id: {name}-{at}\n");
     }
-    Some(text + &format!("data: {data}\n\n"))
+    for line in data.split('\n') {
+        text += &format!("data: {line}\n");
+    }
+    Some(text + "\n")
 }
