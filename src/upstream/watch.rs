@@ -1,8 +1,9 @@
 //! Change notifications of a replica: a modern `subscriptions/listen`, or a
 //! legacy session whose messages outside of calls are read.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc, watch},
@@ -29,6 +30,10 @@ use crate::{
     },
     servers::Replica,
 };
+
+/// How long a listen stream is read on after its successor was acknowledged:
+/// what the replica told only the old one may still be under way.
+const HANDOVER: Duration = Duration::from_secs(1);
 
 type Uris = watch::Receiver<BTreeSet<String>>;
 
@@ -88,9 +93,11 @@ async fn listen(
             uris.changed().await.map_err(|_| ended())?;
             continue;
         };
-        let next = open_listen(upstreams, shared, replica, &filter).await?;
-        let mut stream = next;
-        drop(current.take());
+        let mut stream = open_listen(upstreams, shared, replica, &filter).await?;
+        let mut replaced = current.take().map(|stream| Replaced {
+            stream,
+            until: Instant::now() + HANDOVER,
+        });
         if !announced {
             announced = true;
             if to.send(Change::Watching).await.is_err() {
@@ -99,12 +106,15 @@ async fn listen(
         }
         loop {
             tokio::select! {
+                message = last_words(&mut replaced) => {
+                    if report(&message, to).await.is_err() {
+                        return Ok(());
+                    }
+                }
                 event = stream.next() => match event? {
                     Event::Notification(message) => {
-                        for change in changes_in(&message) {
-                            if to.send(change).await.is_err() {
-                                return Ok(());
-                            }
+                        if report(&message, to).await.is_err() {
+                            return Ok(());
                         }
                     }
                     Event::Ask(_) | Event::Paused { .. } => {}
@@ -119,6 +129,35 @@ async fn listen(
         }
         current = Some(stream);
     }
+}
+
+/// A listen stream that has a successor.
+struct Replaced {
+    stream: Exchange,
+    until: Instant,
+}
+
+/// What a replaced stream still says, while it is kept. Cancel safe.
+async fn last_words(replaced: &mut Option<Replaced>) -> Bytes {
+    while let Some(Replaced { stream, until }) = replaced {
+        match tokio::time::timeout_at(*until, stream.next()).await {
+            Ok(Ok(Event::Notification(message))) => return message,
+            Ok(Ok(Event::Ask(_) | Event::Paused { .. })) => {}
+            Ok(Ok(Event::Done(_)) | Err(_)) | Err(_) => *replaced = None,
+        }
+    }
+    std::future::pending().await
+}
+
+/// Passes on what a message says; fails when nobody wants to hear it.
+async fn report(
+    message: &Bytes,
+    to: &mpsc::Sender<Change>,
+) -> Result<(), mpsc::error::SendError<Change>> {
+    for change in changes_in(message) {
+        to.send(change).await?;
+    }
+    Ok(())
 }
 
 /// What to ask for; `None` when there is nothing to ask for.
