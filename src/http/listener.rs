@@ -27,7 +27,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tower::{Service, ServiceExt as _};
 
@@ -74,9 +74,10 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves `app` on `listener` until the node stops. Then it stops accepting,
-/// closes idle connections, waits for the others for at most
-/// [`ListenerSettings::drain`], and drops what is left.
+/// Serves `app` on `listener` until the node stops. Then it closes idle
+/// connections and waits for the others for at most [`ListenerSettings::drain`].
+/// While it waits it still accepts: load balancers have to be told that the
+/// node drains, and what they send before they know is served.
 pub async fn serve<S>(
     listener: TcpListener,
     app: S,
@@ -90,40 +91,82 @@ pub async fn serve<S>(
         + 'static,
     S::Future: Send + 'static,
 {
-    let server = Arc::new(server(&settings, tasks.clone()));
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = tasks.stopping().cancelled() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accept(&listener), if connections.len() < settings.max_connections => accepted,
-        };
-        let (stream, peer) = accepted;
-        let counted = metrics.count(Gauge::Connections);
-        let serving = connection(
-            stream,
-            peer,
-            app.clone(),
-            Arc::clone(&server),
-            settings,
-            graceful.watcher(),
-        );
-        connections.spawn(async move {
-            serving.await;
-            drop(counted);
-        });
+    let stopping = tasks.stopping().clone();
+    let mut door = Door {
+        server: Arc::new(server(&settings, tasks)),
+        listener,
+        app,
+        settings,
+        metrics,
+        connections: JoinSet::new(),
+    };
+    let begun = GracefulShutdown::new();
+    tokio::select! {
+        () = stopping.cancelled() => {}
+        () = door.admit(&begun) => {}
     }
+    let end = Instant::now() + settings.drain;
+    let late = GracefulShutdown::new();
+    tokio::select! {
+        () = begun.shutdown() => {}
+        () = tokio::time::sleep_until(end) => {}
+        () = door.admit(&late) => {}
+    }
+    let Door {
+        listener,
+        connections,
+        ..
+    } = door;
     drop(listener);
     // Dropping the set afterwards ends connections that did not finish.
-    if tokio::time::timeout(settings.drain, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout_at(end, late.shutdown()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             "connections were cut at the end of the drain time"
         );
+    }
+}
+
+/// Where connections come in, and those that did.
+struct Door<S> {
+    listener: TcpListener,
+    app: S,
+    settings: ListenerSettings,
+    server: Arc<auto::Builder<Streams>>,
+    metrics: Arc<Metrics>,
+    connections: JoinSet<()>,
+}
+
+impl<S> Door<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    /// Accepts and serves until dropped.
+    async fn admit(&mut self, graceful: &GracefulShutdown) {
+        loop {
+            let has_room = self.connections.len() < self.settings.max_connections;
+            let (stream, peer) = tokio::select! {
+                Some(_) = self.connections.join_next(), if !self.connections.is_empty() => continue,
+                accepted = accept(&self.listener), if has_room => accepted,
+            };
+            let counted = self.metrics.count(Gauge::Connections);
+            let serving = connection(
+                stream,
+                peer,
+                self.app.clone(),
+                Arc::clone(&self.server),
+                self.settings,
+                graceful.watcher(),
+            );
+            self.connections.spawn(async move {
+                serving.await;
+                drop(counted);
+            });
+        }
     }
 }
 
