@@ -88,10 +88,7 @@ pub(super) enum Way {
 impl Way {
     fn to(replica: &Replica) -> Self {
         match &replica.endpoint {
-            Endpoint::Http(uri) => Self::Http(Target {
-                uri: uri.clone(),
-                headers: replica.headers.as_slice().into(),
-            }),
+            Endpoint::Http(uri) => Self::Http(Target::new(uri.clone(), &replica.headers)),
             Endpoint::Stdio(command) => Self::Stdio(command.clone()),
             Endpoint::Demo => Self::Demo,
         }
@@ -127,8 +124,8 @@ pub(super) struct Peer {
     verdict: ArcSwapOption<Verdict>,
     probing: tokio::sync::Mutex<()>,
     rechecking: AtomicBool,
-    /// Set when a modern replica refused `initialize`.
-    refuses_legacy: AtomicBool,
+    /// Until when a modern replica is known to refuse `initialize`.
+    refuses_legacy: Mutex<Option<Instant>>,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
     pub(super) backoff: Backoff,
 }
@@ -145,7 +142,7 @@ impl Peer {
             verdict: ArcSwapOption::empty(),
             probing: tokio::sync::Mutex::new(()),
             rechecking: AtomicBool::new(false),
-            refuses_legacy: AtomicBool::new(false),
+            refuses_legacy: Mutex::new(None),
             failed: Mutex::new(None),
             backoff: Backoff::default(),
         })
@@ -163,14 +160,27 @@ impl Peer {
             Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
             // Not every server of both eras names the older versions in its
             // description, so the first client's session finds out.
-            Speaks::ModernHttp(_) => !self.refuses_legacy.load(Ordering::Acquire),
+            Speaks::ModernHttp(_) => !self.refused_legacy(),
             Speaks::ModernStdio(_) => {
                 let described = verdict.description.as_ref();
                 described.is_some_and(|description| description.speaks_legacy())
-                    && !self.refuses_legacy.load(Ordering::Acquire)
+                    && !self.refused_legacy()
             }
             Speaks::Demo => false,
         }
+    }
+
+    fn refused_legacy(&self) -> bool {
+        let until = self.refuses_legacy.lock();
+        let until = until.unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// No client's session is tried here for a while.
+    fn note_refusal(&self, shared: &Shared) {
+        let until = Instant::now() + shared.settings.verdict_horizon;
+        let refuses = self.refuses_legacy.lock();
+        *refuses.unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
     /// Whether it is known that no client has a session here.
@@ -337,7 +347,10 @@ impl Peer {
                 }
                 Finding::AskAgain(other) => version = other,
                 Finding::Legacy => {
-                    return Ok(self.settle(Speaks::LegacyHttp { verified: false }, None));
+                    // Which of the legacy transports it is, was found out before.
+                    let known = self.speaks().filter(|speaks| speaks.era() == Era::Legacy);
+                    let speaks = known.unwrap_or(Speaks::LegacyHttp { verified: false });
+                    return Ok(self.settle(speaks, None));
                 }
                 Finding::Reserved(error) | Finding::NoEvidence(error) => return Err(error),
                 Finding::Incompatible(why) => return Err(UpstreamError::Incompatible(why)),
@@ -454,7 +467,7 @@ impl Peer {
             (Way::Http(target), Speaks::ModernHttp(_)) if want.owner == Owner::Client => {
                 let opened = dedicated::open(self, shared, key, target, want, deadline).await;
                 if opened.as_ref().is_err_and(is_final) {
-                    self.refuses_legacy.store(true, Ordering::Release);
+                    self.note_refusal(shared);
                 }
                 opened
             }
@@ -462,7 +475,7 @@ impl Peer {
             (Way::Stdio(_), Speaks::ModernStdio(_)) if want.owner == Owner::Client => {
                 let opened = self.open_process(shared, want, deadline).await;
                 if opened.as_ref().is_err_and(is_final) {
-                    self.refuses_legacy.store(true, Ordering::Release);
+                    self.note_refusal(shared);
                 }
                 opened
             }

@@ -144,8 +144,11 @@ impl Upstreams {
                 Err(failure) => failure,
             };
             let why = match failure {
-                Failure::SessionLost if reopened => return Err(UpstreamError::SessionLost),
-                Failure::SessionLost => Retry::SessionLost,
+                Failure::SessionLost(said) if reopened => {
+                    let outcome = said.ok_or(UpstreamError::SessionLost);
+                    return self.concluded(peer, &verdict, outcome);
+                }
+                Failure::SessionLost(_) => Retry::SessionLost,
                 // The verdict has been corrected where it was wrong.
                 Failure::Error(error) if !reprobed && is_corrected(&error, session) => {
                     Retry::VersionChanged
@@ -480,12 +483,15 @@ impl Upstreams {
             Ok(()) => on_session(peer, &self.shared, lease, request, deadline).await,
             Err(failure) => Err(failure),
         };
-        if let Err(Failure::SessionLost | Failure::Error(UpstreamError::SessionLost)) = &outcome {
+        let outcome = match outcome {
+            Err(Failure::Error(UpstreamError::SessionLost)) => Err(Failure::SessionLost(None)),
+            other => other,
+        };
+        if let Err(Failure::SessionLost(_)) = &outcome {
             used.link.mark_lost();
             if let SessionUse::Dedicated(client) = session {
                 dedicated::disown(peer, &self.shared, &client.key, &used).await;
             }
-            return Err(Failure::SessionLost);
         }
         outcome
     }
@@ -553,7 +559,7 @@ impl Upstreams {
         }
         let params = json::raw(&serde_json::json!({"level": level.as_str()}));
         let Some(lease) = session.lease(&self.shared) else {
-            return Err(Failure::SessionLost);
+            return Err(Failure::SessionLost(None));
         };
         let set = simple_request(
             peer,
