@@ -61,6 +61,8 @@ struct Turn {
 enum FetchFailure<E> {
     Failed(E),
     TookTooLong,
+    /// The node stops, and nobody waits.
+    Abandoned,
 }
 
 /// What a look at the store and at L1 found.
@@ -149,16 +151,25 @@ impl<V: Cacheable> Cache<V> {
             if turn.token.is_some() {
                 // The holder before us may have written after we looked.
                 let again = self.consult(slot, &epochs, gap).await.best;
-                if let Some(outcome) = enough(question, again.as_ref(), waited) {
+                let mut outcome = enough(question, again.as_ref(), waited);
+                let base = question.key.base();
+                if outcome.is_none() && slot != base {
+                    // Answers may have turned public since the marker was written.
+                    let known = self.l1.get(&base.slot).is_some();
+                    let gap = if known { gap } else { UNCHECKED };
+                    let shared = self.consult(base, &epochs, gap).await.best;
+                    let shared = shared.filter(|held| !held.is_marker());
+                    outcome = enough(question, shared.as_ref(), waited);
+                }
+                if let Some(outcome) = outcome {
                     self.give_back(slot, &turn).await;
                     return outcome;
                 }
                 prior = again.or(prior);
             }
-            match self
-                .fetch_and_store(question, &turn, prior.as_ref(), &epochs, gap)
-                .await
-            {
+            let fetched =
+                self.fetch_and_store(question, landing, &turn, prior.as_ref(), &epochs, gap);
+            match fetched.await {
                 Some(outcome) => return outcome,
                 // Somebody else's newer answer was there: start over with that.
                 None => waited = true,
@@ -357,18 +368,27 @@ impl<V: Cacheable> Cache<V> {
     async fn fetch_and_store(
         &self,
         question: &Question<V>,
+        landing: &Landing<V>,
         turn: &Turn,
         prior: Option<&Arc<Held<V>>>,
         epochs: &Epochs,
         gap: u32,
     ) -> Option<Outcome<V>> {
-        let fetched = match self.fetch_believably(question, turn, prior).await {
+        let fetched = tokio::select! {
+            fetched = self.fetch_believably(question, turn, prior) => fetched,
+            () = self.abandoned(landing) => Err(FetchFailure::Abandoned),
+        };
+        let fetched = match fetched {
             Ok(fetched) => fetched,
+            Err(FetchFailure::Abandoned) => {
+                self.give_back(&question.slot, turn).await;
+                return Some(Outcome::NotNow);
+            }
             Err(failure) => {
                 self.back_off(question, turn, prior).await;
                 return Some(match failure {
                     FetchFailure::Failed(error) => Outcome::Failed(error),
-                    FetchFailure::TookTooLong => Outcome::TookTooLong,
+                    FetchFailure::TookTooLong | FetchFailure::Abandoned => Outcome::TookTooLong,
                 });
             }
         };
@@ -442,6 +462,14 @@ impl<V: Cacheable> Cache<V> {
         let held = written?;
         self.counters.refreshed.add_one();
         Some(Outcome::Entry { held, waited: true })
+    }
+
+    /// Completes when the node stops and nobody waits for the flight.
+    async fn abandoned(&self, landing: &Landing<V>) {
+        self.tasks.stopping().cancelled().await;
+        while landing.is_awaited() {
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Fetches; an empty answer after a non-empty one is fetched again before

@@ -4,7 +4,7 @@
 //! `keys` names everything that is in Redis, `scripts` change it in one step,
 //! `client` bounds every command in time, `subscriber` hears other nodes.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,6 +47,8 @@ pub struct RedisSettings {
     pub url: String,
     /// What every key begins with: letters, digits, `-`, `_`, `.` and `:`.
     pub prefix: String,
+    /// Certificates (PEM) to trust for `rediss://` beside the system's.
+    pub ca_file: Option<PathBuf>,
     /// No command waits longer for its answer. Default 250 ms.
     pub command_timeout: Duration,
     /// No attempt to connect takes longer, nor does [`RedisStore::connect`]. Default 500 ms.
@@ -62,6 +64,7 @@ impl RedisSettings {
         Self {
             url: url.into(),
             prefix: "mcp-fleet".to_owned(),
+            ca_file: None,
             command_timeout: Duration::from_millis(250),
             connect_timeout: Duration::from_millis(500),
             watchdog_interval: Duration::from_millis(500),
@@ -75,6 +78,14 @@ pub enum RedisSettingsError {
     /// The URL cannot be understood. The message never contains the URL's password.
     #[error("the Redis URL cannot be used: {0}")]
     Url(String),
+    /// The certificates in `ca_file` cannot be read.
+    #[error("the certificates in {} cannot be used: {why}", file.display())]
+    Certificates {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The prefix has characters with a meaning in keys.
     #[error("the Redis prefix {0:?} may have letters, digits, `-`, `_`, `.` and `:` only")]
     Prefix(String),

@@ -122,9 +122,28 @@ impl EventStream {
 
     pub(super) fn from_reader(reader: EventReader, origin: Origin, on_end: OnEnd) -> Self {
         Self {
+            reader: Some(reader),
+            ..Self::unopened(origin, on_end)
+        }
+    }
+
+    /// A stream whose headers have not come yet.
+    pub(super) fn from_opening(
+        opening: impl Future<Output = Result<EventReader, UpstreamError>> + Send + 'static,
+        origin: Origin,
+        on_end: OnEnd,
+    ) -> Self {
+        Self {
+            opening: Some(ReusableBoxFuture::new(opening)),
+            ..Self::unopened(origin, on_end)
+        }
+    }
+
+    fn unopened(origin: Origin, on_end: OnEnd) -> Self {
+        Self {
             origin,
             on_end,
-            reader: Some(reader),
+            reader: None,
             opening: None,
             last_id: None,
             retry: DEFAULT_RETRY,

@@ -19,6 +19,10 @@ use super::{
     router::{Owner, Routed},
 };
 
+/// How long a server may take to refuse the stream.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// How long one may be silent before its first event.
+const FAR: Duration = Duration::from_secs(365 * 86_400);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Link {
@@ -41,11 +45,17 @@ impl Link {
         if self.reads_standalone() {
             return Ok(());
         }
-        let reader = timeout_at(deadline, origin.open(None, deadline))
-            .await
-            .map_err(|_| UpstreamError::TimedOut { sent: true })??;
+        let far = Instant::now() + FAR;
+        let to_open = origin.clone();
+        let mut opening = Box::pin(async move { to_open.open(None, far).await });
+        // Some servers send no headers before their first event: silence is
+        // taken for consent, since a refusal comes at once.
+        let patience = deadline.min(Instant::now() + PATIENCE);
+        let stream = match timeout_at(patience, &mut opening).await {
+            Ok(reader) => EventStream::from_reader(reader?, origin, OnEnd::Reopen),
+            Err(_elapsed) => EventStream::from_opening(opening, origin, OnEnd::Reopen),
+        };
         self.standalone.store(true, Ordering::Release);
-        let stream = EventStream::from_reader(reader, origin, OnEnd::Reopen);
         let (link, shared_too) = (Arc::clone(self), Arc::clone(shared));
         shared.tasks.spawn_brief(async move {
             tokio::select! {

@@ -218,6 +218,25 @@ async fn a_password_is_needed_and_a_wrong_one_can_be_mended() {
 }
 
 #[tokio::test]
+async fn tls_is_spoken_and_strangers_certificates_are_not_trusted() {
+    let (server, certificate) = RedisServer::start_tls();
+    let tasks = Tasks::new();
+    let url = format!("rediss://localhost:{}", server.port());
+    let trusting = RedisSettings {
+        ca_file: Some(certificate),
+        ..RedisSettings::new(&url)
+    };
+    let store = server.store(&trusting, &tasks).await;
+    reachable(&store).await;
+    store.get(&session()).await.expect("allowed");
+    let wary = server.store(&RedisSettings::new(&url), &tasks).await;
+    assert!(wary.get(&session()).await.is_err());
+    assert!(!wary.is_reachable());
+    tasks.stop();
+    tasks.finished().await;
+}
+
+#[tokio::test]
 async fn bad_settings_are_refused() {
     let tasks = Tasks::new();
     let bad_url = RedisStore::connect(RedisSettings::new("http://h"), &tasks).await;
@@ -228,6 +247,15 @@ async fn bad_settings_are_refused() {
     };
     let bad_prefix = RedisStore::connect(settings, &tasks).await;
     assert!(matches!(bad_prefix, Err(RedisSettingsError::Prefix(_))));
+    let settings = RedisSettings {
+        ca_file: Some("no/such/file.pem".into()),
+        ..RedisSettings::new("rediss://h")
+    };
+    let bad_file = RedisStore::connect(settings, &tasks).await;
+    assert!(matches!(
+        bad_file,
+        Err(RedisSettingsError::Certificates { .. })
+    ));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! server under steady traffic (each write resets its timer), hence the
 //! watchdog; and it queues while it reconnects, hence `fail_fast`.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use fred::{
     clients::{Client, WithOptions},
@@ -21,6 +21,7 @@ use fred::{
         scripts::Script,
     },
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -286,7 +287,7 @@ fn is_silence(error: &Error) -> bool {
 }
 
 fn builder(settings: &RedisSettings) -> Result<Builder, RedisSettingsError> {
-    let mut builder = Builder::from_config(config(&settings.url)?);
+    let mut builder = Builder::from_config(config(&settings.url, settings.ca_file.as_deref())?);
     builder.with_connection_config(|connection| {
         connection.connection_timeout = settings.connect_timeout;
         connection.internal_command_timeout = settings.connect_timeout;
@@ -318,7 +319,7 @@ fn builder(settings: &RedisSettings) -> Result<Builder, RedisSettingsError> {
 
 /// The URL as fred wants it, with a TLS setup of our own: fred's depends on
 /// which crypto providers happen to be compiled in.
-fn config(url: &str) -> Result<Config, RedisSettingsError> {
+fn config(url: &str, ca_file: Option<&Path>) -> Result<Config, RedisSettingsError> {
     let refuse = |why: &str| RedisSettingsError::Url(why.to_owned());
     let scheme = url.split("://").next().unwrap_or_default();
     let (tls, plain) = match scheme.strip_prefix("rediss") {
@@ -337,21 +338,33 @@ fn config(url: &str) -> Result<Config, RedisSettingsError> {
     config.version = RespVersion::RESP3;
     config.fail_fast = false;
     if tls {
-        config.tls = Some(tls_connector()?.into());
+        config.tls = Some(tls_connector(ca_file)?.into());
     }
     Ok(config)
 }
 
-/// TLS with the system's certificates (`SSL_CERT_FILE` names others).
-fn tls_connector() -> Result<TlsConnector, RedisSettingsError> {
-    let refuse = |why: String| RedisSettingsError::Url(why);
+/// TLS with the system's certificates and those of `ca_file`.
+fn tls_connector(ca_file: Option<&Path>) -> Result<TlsConnector, RedisSettingsError> {
     let mut roots = rustls::RootCertStore::empty();
-    // Some unreadable certificates are no reason to refuse the others.
+    // Some unreadable certificates of the system are no reason to refuse the others.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(file) = ca_file {
+        let refuse = |why: String| RedisSettingsError::Certificates {
+            file: file.to_owned(),
+            why,
+        };
+        let certificates = CertificateDer::pem_file_iter(file);
+        for certificate in certificates.map_err(|error| refuse(error.to_string()))? {
+            let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| refuse(error.to_string()))?;
+        }
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| refuse(error.to_string()))?
+        .map_err(|error| RedisSettingsError::Url(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config.into())
@@ -385,10 +398,10 @@ mod tests {
             "rediss-cluster://a:1?node=b:2",
             "redis-sentinel://a:26379?sentinelServiceName=main&node=b:26379",
         ] {
-            let config = config(good).expect(good);
+            let config = config(good, None).expect(good);
             assert_eq!(config.tls.is_some(), good.starts_with("rediss"), "{good}");
         }
-        let config = config("rediss://user:p%40ss@h:1").expect("good URL");
+        let config = config("rediss://user:p%40ss@h:1", None).expect("good URL");
         assert_eq!(config.username.as_deref(), Some("user"));
         assert_eq!(config.password.as_deref(), Some("p@ss"));
     }
@@ -402,7 +415,7 @@ mod tests {
             "redis://",
             "redis-sentinel://:hunter2@h:1",
         ] {
-            let error = config(bad).expect_err(bad).to_string();
+            let error = config(bad, None).expect_err(bad).to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

@@ -1,6 +1,10 @@
-//! A store whose events the test sends: nothing else is heard.
+//! A store in which the test has a hand: it sends the events (nothing else is
+//! heard), and may let something happen just before a lock is taken.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,12 +12,22 @@ use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
 };
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 #[derive(Debug)]
 pub(crate) struct DeafStore {
     inner: Arc<dyn Store>,
     events: broadcast::Sender<Event>,
+    before_lock: Mutex<Option<Pause>>,
+}
+
+/// Holds up the next call of `lock`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pause {
+    /// Told when the call has come.
+    pub(crate) reached: Arc<Notify>,
+    /// The call goes on when told.
+    pub(crate) go_on: Arc<Notify>,
 }
 
 impl DeafStore {
@@ -22,8 +36,16 @@ impl DeafStore {
         let store = Self {
             inner,
             events: events.clone(),
+            before_lock: Mutex::default(),
         };
         (store, events)
+    }
+
+    /// Holds up the next call of `lock`.
+    pub(crate) fn pause_before_lock(&self) -> Pause {
+        let pause = Pause::default();
+        *self.before_lock.lock().expect("unpoisoned") = Some(pause.clone());
+        pause
     }
 }
 
@@ -54,6 +76,11 @@ impl Store for DeafStore {
         token: &str,
         ttl: Duration,
     ) -> Result<LockOutcome, StoreError> {
+        let pause = self.before_lock.lock().expect("unpoisoned").take();
+        if let Some(pause) = pause {
+            pause.reached.notify_one();
+            pause.go_on.notified().await;
+        }
         self.inner.lock(key, token, ttl).await
     }
     async fn extend_lock(

@@ -55,6 +55,45 @@ impl RedisServer {
         server
     }
 
+    /// One that speaks TLS only, with a certificate of its own making; and the
+    /// file to trust.
+    pub(crate) fn start_tls() -> (Self, std::path::PathBuf) {
+        let mut server = Self::stopped(&[]);
+        let directory = server.directory.path().to_owned();
+        let openssl = Command::new("openssl")
+            .current_dir(&directory)
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
+            .args(["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+            ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", "key.pem", "-out", "cert.pem"])
+            .stderr(Stdio::null())
+            .status()
+            .expect("openssl is installed");
+        assert!(openssl.success());
+        let tls = server.port.to_string();
+        let options = [
+            "--tls-port",
+            &tls,
+            "--tls-cert-file",
+            "cert.pem",
+            "--tls-key-file",
+            "key.pem",
+            "--tls-auth-clients",
+            "no",
+            "--port",
+            "0",
+        ];
+        server.options = options.map(str::to_owned).into();
+        server.run();
+        (server, directory.join("cert.pem"))
+    }
+
     /// One that has an address and does not run yet.
     pub(crate) fn stopped(options: &[&str]) -> Self {
         Self {
