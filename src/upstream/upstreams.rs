@@ -17,6 +17,7 @@ use super::{
     Change, ClientSession, Description, Exchange, Outgoing, SessionUse, Settings, Shared,
     UpstreamError, dedicated, demo,
     exchange::{Logs, Parts, Source, one_line, outcome_of},
+    kept::Kept,
     open::Want,
     peer::{Peer, Speaks, Verdict, Way, says_modern},
     pool::{Need, SlotKey},
@@ -479,6 +480,12 @@ impl Upstreams {
             }
             (SessionUse::Pooled, None) | (SessionUse::Dedicated(_), _) => Ok(()),
         };
+        if let (SessionUse::Dedicated(client), Some(params)) = (session, request.params)
+            && Kept::concerns(request.method)
+        {
+            let key = SlotKey::Client(Arc::clone(&client.key));
+            peer.slots.keep(&key, request.method, params);
+        }
         let outcome = match outcome {
             Ok(()) => on_session(peer, &self.shared, lease, request, deadline).await,
             Err(failure) => Err(failure),
