@@ -29,6 +29,8 @@ use crate::{
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// How long a subscription lasts that only bridges the time to another.
 const BRIEFLY: Duration = Duration::from_secs(10);
+/// How long changes are gathered.
+const MOMENT: Duration = Duration::from_millis(30);
 /// A server without a change stream is asked again after this: it may have been replaced.
 const NOT_OFFERED: Duration = Duration::from_secs(300);
 
@@ -173,15 +175,18 @@ impl Changes {
             };
             let watching = self.upstreams.watch(&replica, uris.clone(), sender);
             let reporting = async {
-                while let Some(change) = received.recv().await {
-                    if matches!(change, Change::Watching) {
-                        wait = BACKOFF.0;
-                        if was_watching {
-                            self.everything_changed(&server.id).await;
+                while let Some(first) = received.recv().await {
+                    let changes = self.gather(&server.id, first, &mut received).await;
+                    for change in changes {
+                        if matches!(change, Change::Watching) {
+                            wait = BACKOFF.0;
+                            if was_watching {
+                                self.everything_changed(&server.id).await;
+                            }
+                            was_watching = true;
+                        } else if let Some(change) = as_news(change) {
+                            self.tell(&server.id, change).await;
                         }
-                        was_watching = true;
-                    } else {
-                        self.report(&server.id, change).await;
                     }
                 }
             };
@@ -211,31 +216,58 @@ impl Changes {
     }
 
     async fn everything_changed(&self, server: &ServerId) {
-        for kind in [ListKind::Tools, ListKind::Prompts, ListKind::Resources] {
-            self.report(server, Change::List(kind)).await;
+        for change in [
+            fleet::Change::Tools,
+            fleet::Change::Prompts,
+            fleet::Change::Resources,
+        ] {
+            self.lists.invalidate(server, &change).await;
+            self.tell(server, change).await;
         }
     }
 
-    async fn report(&self, server: &ServerId, change: Change) {
-        let change = match change {
-            Change::Watching => return,
-            Change::List(ListKind::Tools) => fleet::Change::Tools,
-            Change::List(ListKind::Prompts) => fleet::Change::Prompts,
-            Change::List(ListKind::Resources | ListKind::ResourceTemplates) => {
-                fleet::Change::Resources
+    /// What changes within a moment, each once: a server tells every session
+    /// of ours, and some tell several times. Entries are out of date at once.
+    async fn gather(
+        &self,
+        server: &ServerId,
+        first: Change,
+        received: &mut mpsc::Receiver<Change>,
+    ) -> Vec<Change> {
+        let until = tokio::time::Instant::now() + MOMENT;
+        let mut changes: Vec<Change> = Vec::new();
+        let mut next = Some(first);
+        while let Some(change) = next {
+            if !changes.iter().any(|known| known.is_same(&change)) {
+                if let Some(change) = as_news(change.clone()) {
+                    self.lists.invalidate(server, &change).await;
+                }
+                changes.push(change);
             }
-            Change::Resource { uri, .. } => fleet::Change::Resource { uri },
-        };
-        tracing::debug!(%server, ?change, "a server changed");
-        // Entries first: who hears the news lists anew at once.
-        self.lists.invalidate(server, &change).await;
-        self.fleet
-            .tell(News::Changed {
-                server: server.to_string(),
-                change,
-            })
-            .await;
+            next = tokio::time::timeout_at(until, received.recv())
+                .await
+                .ok()
+                .flatten();
+        }
+        changes
     }
+
+    async fn tell(&self, server: &ServerId, change: fleet::Change) {
+        tracing::debug!(%server, ?change, "a server changed");
+        let server = server.to_string();
+        self.fleet.tell(News::Changed { server, change }).await;
+    }
+}
+
+/// What listeners are told; nothing of the watch itself.
+fn as_news(change: Change) -> Option<fleet::Change> {
+    Some(match change {
+        Change::Watching => return None,
+        Change::List(ListKind::Tools) => fleet::Change::Tools,
+        Change::List(ListKind::Prompts) => fleet::Change::Prompts,
+        Change::List(ListKind::Resources | ListKind::ResourceTemplates) => fleet::Change::Resources,
+        Change::Resource { uri, .. } => fleet::Change::Resource { uri },
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,8 +2,9 @@
 //!
 //! `fetch` brings a list from a server, `catalogue` is what is cached of it,
 //! `page` what a client gets, `merged` the lists of all servers as one.
-//! `discovery` and `read` are the two other answers that may be kept. How long
-//! and for whom is the cache's affair ([`crate::cache`]), which replica is
+//! `discovery` and `read` are the two other answers that may be kept; `source`
+//! asks the cache for all of them, `lookup` finds single items. How long and for
+//! whom is the cache's affair ([`crate::cache`]), which replica is
 //! asked the server's ([`crate::servers`]).
 
 mod catalogue;
@@ -16,6 +17,7 @@ mod lookup;
 mod merged;
 mod page;
 mod read;
+mod source;
 #[cfg(test)]
 mod tests;
 mod uri_template;
@@ -35,12 +37,13 @@ pub use self::{
     read::{Read, ReadResult},
 };
 use self::{
-    fetch::{Fetcher, Wanted},
-    merged::{Merger, Part, Parts},
+    fetch::Wanted,
+    merged::Merger,
     page::{Keeping, Place, Source},
+    source::{document, document_key, foreign, variant},
 };
 use crate::{
-    cache::{Cache, CacheKey, CacheStatus, Durations, Fetch, Scope, Served, Subject},
+    cache::{Cache, CacheKey, CacheStatus, Durations, Scope, Served, Subject},
     config,
     fleet::Change,
     ids::{Principal, ServerId},
@@ -136,6 +139,8 @@ pub struct Lists {
     /// Resources whose server does not allow them to be kept, so that reading
     /// them takes the direct way.
     not_kept: moka::sync::Cache<(ServerId, String), ()>,
+    /// Servers whose tools could not be listed lately, so that calls do not wait.
+    unlisted: moka::sync::Cache<ServerId, ()>,
 }
 
 impl Lists {
@@ -160,6 +165,10 @@ impl Lists {
             not_kept: moka::sync::Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(Duration::from_secs(600))
+                .build(),
+            unlisted: moka::sync::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(lookup::NOT_AGAIN_FOR)
                 .build(),
         }
     }
@@ -366,124 +375,8 @@ impl Lists {
         }
     }
 
-    /// One server's list, from the cache or fetched.
-    async fn catalogue(
-        &self,
-        server: &Arc<Server>,
-        kind: ListKind,
-        caller: &Caller,
-        deadline: Instant,
-    ) -> Result<Part, ListError> {
-        let description = self.description(server, caller, deadline).await?;
-        let era = description.version.era();
-        let key = list_key(server, kind, era, caller);
-        let fetch = self.fetch(server, caller, Wanted::List(kind));
-        let served = self
-            .cache
-            .get(&key, &self.settings.durations, fetch, deadline)
-            .await?;
-        let part = as_part(server, kind, served, description)?;
-        if part.catalogue.upstream().era() != era {
-            // The server changed its era: what was known of it is wrong.
-            let subject = Subject {
-                server: server.id.clone(),
-                method: method::DISCOVER,
-                uri: None,
-            };
-            self.cache.invalidate(&subject).await;
-        }
-        Ok(part)
-    }
-
-    /// The servers' parts of a merged list, asked for at the same time.
-    async fn parts(&self, kind: ListKind, caller: &Caller, deadline: Instant) -> Parts {
-        let servers = self.servers.all();
-        let deadline = self.part_deadline(deadline);
-        let asked = servers
-            .iter()
-            .map(|server| self.part(server, kind, caller, deadline));
-        let mut parts = Parts::default();
-        let answers = futures_util::future::join_all(asked).await;
-        for (server, answer) in servers.iter().zip(answers) {
-            match answer {
-                Ok(Some(part)) => parts.present.push(part),
-                Ok(None) => {}
-                Err(error) if error.is_not_offered() => {}
-                Err(error) => parts.missing.push(absent(&server.id, &error)),
-            }
-        }
-        parts
-    }
-
-    /// One server's part; `None` when it has no such list.
-    async fn part(
-        &self,
-        server: &Arc<Server>,
-        kind: ListKind,
-        caller: &Caller,
-        deadline: Instant,
-    ) -> Result<Option<Part>, ListError> {
-        let description = self.description(server, caller, deadline).await?;
-        if !description.capabilities.has_list(kind) {
-            return Ok(None);
-        }
-        self.catalogue(server, kind, caller, deadline)
-            .await
-            .map(Some)
-    }
-
-    /// What is known of a server at any age that may be served, fetched when
-    /// nothing is.
-    async fn description(
-        &self,
-        server: &Arc<Server>,
-        caller: &Caller,
-        deadline: Instant,
-    ) -> Result<Arc<Document>, ListError> {
-        if let Some(served) = self.cache.peek(&document_key(server, caller)) {
-            return document(server, &served).map(|served| served.value);
-        }
-        let served = self.discovery(server, caller, deadline).await?;
-        Ok(served.value)
-    }
-
     fn server_info(&self) -> Arc<Raw> {
         Arc::clone(&self.settings.server_info)
-    }
-
-    fn part_deadline(&self, deadline: Instant) -> Instant {
-        deadline.min(Instant::now() + self.settings.list_deadline)
-    }
-
-    /// A fetch that can outlive the request that wants it.
-    fn fetch(&self, server: &Arc<Server>, caller: &Caller, wanted: Wanted) -> Fetch<ListError> {
-        let fetcher = Fetcher {
-            upstreams: Arc::clone(&self.upstreams),
-            server: Arc::clone(server),
-            capabilities: caller.capabilities.clone(),
-            bounds: self.settings.bounds,
-            wanted,
-        };
-        Arc::new(move || Box::pin(fetcher.clone().fetch()))
-    }
-}
-
-fn document_key(server: &Server, caller: &Caller) -> CacheKey {
-    CacheKey::new(&server.id, method::DISCOVER, None, "", caller.principal)
-}
-
-fn list_key(server: &Server, kind: ListKind, era: Era, caller: &Caller) -> CacheKey {
-    let variant = variant(era, &caller.capabilities);
-    CacheKey::new(&server.id, kind.method(), None, &variant, caller.principal)
-}
-
-/// What a server may answer differently for: legacy servers learn all the
-/// capabilities when a session is opened, modern ones may only let their lists
-/// depend on extensions.
-fn variant(era: Era, capabilities: &ClientCapabilities) -> String {
-    match era {
-        Era::Legacy => format!("legacy {}", capabilities.fingerprint()),
-        Era::Modern => format!("modern {}", capabilities.extensions().join(" ")),
     }
 }
 
@@ -492,54 +385,5 @@ fn keeping<V>(served: &Served<V>) -> Keeping {
         ttl: served.remaining,
         public: served.scope == Scope::Public,
         status: served.status,
-    }
-}
-
-fn absent(server: &ServerId, error: &ListError) -> Missing {
-    tracing::debug!(%server, %error, "a server is missing from a merged list");
-    Missing {
-        server: server.to_string(),
-        reason: error.reason(),
-    }
-}
-
-/// Entries of different methods have different keys, so another kind of value
-/// under this one was written by something else.
-fn as_part(
-    server: &Server,
-    kind: ListKind,
-    served: Served<Listing>,
-    document: Arc<Document>,
-) -> Result<Part, ListError> {
-    match &*served.value {
-        Listing::Catalogue(catalogue) => Ok(Part {
-            catalogue: Arc::clone(catalogue),
-            document,
-            served,
-        }),
-        Listing::Document(_) | Listing::Read(_) => Err(foreign(server, kind.method())),
-    }
-}
-
-fn document(server: &Server, served: &Served<Listing>) -> Result<Served<Document>, ListError> {
-    match &*served.value {
-        Listing::Document(document) => Ok(Served {
-            value: Arc::clone(document),
-            status: served.status,
-            remaining: served.remaining,
-            age: served.age,
-            scope: served.scope,
-            generation: served.generation,
-            digest: served.digest,
-        }),
-        Listing::Catalogue(_) | Listing::Read(_) => Err(foreign(server, method::DISCOVER)),
-    }
-}
-
-fn foreign(server: &Server, method: &'static str) -> ListError {
-    ListError::Malformed {
-        server: server.id.clone(),
-        method,
-        why: "the store holds something else under its key".to_owned(),
     }
 }

@@ -193,3 +193,16 @@ pub enum Change {
         params: Box<Raw>,
     },
 }
+
+impl Change {
+    /// Whether both tell the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Watching, Self::Watching) => true,
+            (Self::List(one), Self::List(other)) => one == other,
+            (Self::Resource { uri: one, .. }, Self::Resource { uri: other, .. }) => one == other,
+            _ => false,
+        }
+    }
+}

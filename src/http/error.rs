@@ -4,24 +4,20 @@
 //! the cure where there is one: no addresses, no sources, nothing of our parts.
 //! The whole chain goes to the log.
 
+mod rest;
+#[cfg(test)]
+mod tests;
+
 use std::{error::Error, fmt::Write as _, time::Duration};
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
-use http::{
-    HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use http::StatusCode;
 
+pub use self::rest::RestError;
 use super::body::BodyError;
 use crate::{
     lists::ListError,
     mcp::{
-        Raw,
         error::{self as codes, RpcError},
-        json::{self, RawObject},
         message::Answer,
         version::Era,
     },
@@ -32,17 +28,6 @@ use crate::{
 
 /// When to come back after having been turned away.
 const SOON: Duration = Duration::from_secs(1);
-
-/// Why a plain REST request failed: `{"error":{"code","message"}}`.
-#[derive(Debug, Clone)]
-pub struct RestError {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    retry_after: Option<Duration>,
-    /// The server's own error, as it was written.
-    rpc: Option<Box<Raw>>,
-}
 
 /// Why an MCP request failed, for whoever writes the response.
 #[derive(Debug, Clone)]
@@ -60,99 +45,6 @@ struct Blame {
     status: StatusCode,
     code: &'static str,
     retry_after: Option<Duration>,
-}
-
-impl RestError {
-    /// An error with a stable `code` for programs and a `message` for people.
-    #[must_use]
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            retry_after: None,
-            rpc: None,
-        }
-    }
-
-    /// The request is not what the path takes.
-    #[must_use]
-    pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
-    }
-
-    /// There is no server of that name.
-    #[must_use]
-    pub fn unknown_server(servers: &Servers, name: &str) -> Self {
-        let message = unknown_server_message(servers, name);
-        Self::new(StatusCode::NOT_FOUND, "unknown_server", message)
-    }
-
-    /// A server answered with a JSON-RPC error.
-    #[must_use]
-    pub fn answered(error: &Raw) -> Self {
-        let parsed = RpcError::parse(error);
-        let code = parsed
-            .as_ref()
-            .map_or(codes::INTERNAL_ERROR, |error| error.code);
-        let status = match code {
-            codes::METHOD_NOT_FOUND | codes::RESOURCE_NOT_FOUND => StatusCode::NOT_FOUND,
-            codes::INVALID_PARAMS | codes::INVALID_REQUEST | codes::MISSING_CAPABILITY => {
-                StatusCode::BAD_REQUEST
-            }
-            _ => StatusCode::BAD_GATEWAY,
-        };
-        Self {
-            rpc: Some(error.to_owned()),
-            ..Self::new(
-                status,
-                "rpc_error",
-                parsed.map_or_else(
-                    || "the server answered with an error".into(),
-                    |error| error.message,
-                ),
-            )
-        }
-    }
-
-    /// The HTTP status.
-    #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// The `error` member: `{"code","message"}`, and `rpc` with a server's own error.
-    #[must_use]
-    pub fn to_raw(&self) -> Box<Raw> {
-        let mut object = RawObject::new();
-        object.set("code", json::raw_str(self.code));
-        object.set("message", json::raw_str(&self.message));
-        if let Some(rpc) = &self.rpc {
-            object.set("rpc", &**rpc);
-        }
-        object.to_raw()
-    }
-
-    fn blamed(blame: &Blame, message: String) -> Self {
-        Self {
-            retry_after: blame.retry_after,
-            ..Self::new(blame.status, blame.code, message)
-        }
-    }
-}
-
-impl IntoResponse for RestError {
-    fn into_response(self) -> Response {
-        let body = [b"{\"error\":", self.to_raw().get().as_bytes(), b"}"].concat();
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(after) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
-        }
-        response
-    }
 }
 
 impl From<BodyError> for RestError {
@@ -419,125 +311,4 @@ pub fn unknown_server_message(servers: &Servers, name: &str) -> String {
         }
     };
     message
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{
-        balance::Policy,
-        ids::ServerId,
-        mcp::cursor::BadCursor,
-        servers::{Endpoint, Replica, Server},
-    };
-
-    fn servers(names: &[&str]) -> Servers {
-        let server = |name: &&str| {
-            let id = ServerId::try_from(*name).expect("good name");
-            let replica = Arc::new(Replica::new(id.clone(), Endpoint::Demo, 1));
-            Arc::new(Server::new(id, vec![replica], Policy::P2c, SOON, "config"))
-        };
-        Servers::new(names.iter().map(server).collect())
-    }
-
-    fn id(name: &str) -> ServerId {
-        ServerId::try_from(name).expect("good name")
-    }
-
-    #[test]
-    fn an_unknown_server_is_answered_with_the_nearest_or_all() {
-        let known = servers(&["demo", "notes"]);
-        assert_eq!(
-            unknown_server_message(&known, "dmeo"),
-            "there is no server \"dmeo\"; did you mean \"demo\"?"
-        );
-        assert_eq!(
-            unknown_server_message(&known, "filesystem"),
-            "there is no server \"filesystem\"; known are demo, notes"
-        );
-        assert!(unknown_server_message(&servers(&[]), "x").ends_with("none is configured"));
-        let many: Vec<String> = (0..12).map(|n| format!("server-number-{n}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let message = unknown_server_message(&servers(&many), &"y".repeat(5000));
-        assert!(
-            message.ends_with("and 2 more") && message.len() < 400,
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn the_modern_transport_fixes_some_statuses() {
-        for (code, status) in [
-            (codes::METHOD_NOT_FOUND, 404),
-            (codes::HEADER_MISMATCH, 400),
-            (codes::MISSING_CAPABILITY, 400),
-            (codes::UNSUPPORTED_VERSION, 400),
-            (codes::PARSE_ERROR, 400),
-            (codes::INVALID_PARAMS, 200),
-            (codes::INTERNAL_ERROR, 200),
-            (17, 200),
-        ] {
-            assert_eq!(rpc_status(Era::Modern, code).as_u16(), status, "{code}");
-            assert_eq!(rpc_status(Era::Legacy, code), StatusCode::OK);
-        }
-    }
-
-    #[test]
-    fn bad_cursors_are_bad_parameters() {
-        let failure = list_failure(&ListError::BadCursor(BadCursor), Era::Modern);
-        assert_eq!(failure.answer.error_code(), Some(codes::INVALID_PARAMS));
-    }
-
-    #[test]
-    fn internals_are_hidden_and_time_outs_are_told_from_failures() {
-        let refused = std::io::Error::other("tcp connect 10.1.2.3:99 refused");
-        let error = ListError::Upstream {
-            server: id("notes"),
-            error: UpstreamError::ConnectFailed(Arc::new(refused)),
-        };
-        let failure = list_failure(&error, Era::Modern);
-        let Answer::Error(raw) = &failure.answer else {
-            panic!("an error was expected");
-        };
-        assert_eq!(failure.answer.error_code(), Some(codes::INTERNAL_ERROR));
-        assert!(
-            raw.get().contains("notes") && !raw.get().contains("10.1.2.3"),
-            "{raw}"
-        );
-        assert_eq!(RestError::from(error).status(), StatusCode::BAD_GATEWAY);
-
-        let error = RelayError::Upstream {
-            server: id("notes"),
-            source: UpstreamError::TimedOut { sent: true },
-        };
-        assert_eq!(relay_failure(&error, Era::Legacy).status, StatusCode::OK);
-        assert_eq!(RestError::from(error).status(), StatusCode::GATEWAY_TIMEOUT);
-    }
-
-    #[test]
-    fn whoever_is_turned_away_is_told_when_to_come_back() {
-        let error = RelayError::Upstream {
-            server: id("notes"),
-            source: UpstreamError::Busy("all sessions are taken"),
-        };
-        let failure = relay_failure(&error, Era::Modern);
-        assert_eq!(failure.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(failure.retry_after, Some(SOON));
-        let response = RestError::from(error).into_response();
-        assert_eq!(response.headers()[RETRY_AFTER], "1");
-    }
-
-    #[test]
-    fn a_servers_own_error_is_passed_on() {
-        let own =
-            Raw::from_string(r#"{"code":-32602,"message":"Unknown tool: x","data":1.0}"#.into());
-        let error = RestError::answered(&own.expect("JSON"));
-        assert_eq!(error.status(), StatusCode::BAD_REQUEST);
-        assert_eq!(
-            error.to_raw().get(),
-            r#"{"code":"rpc_error","message":"Unknown tool: x","rpc":{"code":-32602,"message":"Unknown tool: x","data":1.0}}"#
-        );
-    }
 }

@@ -29,7 +29,7 @@ pub enum ListError {
         server: ServerId,
         /// Why.
         #[source]
-        error: UpstreamError,
+        error: Box<UpstreamError>,
     },
     /// The server's answer is not a list.
     #[error("server {server} answered {method} with something else: {why}")]

@@ -325,7 +325,7 @@ impl Fetcher {
     fn upstream_error(&self, error: UpstreamError) -> ListError {
         ListError::Upstream {
             server: self.server.id.clone(),
-            error,
+            error: Box::new(error),
         }
     }
 

@@ -4,12 +4,14 @@
 //! These answer calls, so they take what this node holds at any age that may
 //! be served, and fetch only what it does not hold at all.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    Caller, Catalogue, Lists, Tool, as_part, document, document_key, list_key, uri_template,
+    Caller, Catalogue, Lists, Tool,
+    source::{as_part, document, document_key, list_key},
+    uri_template,
 };
 use crate::{
     ids::Principal,
@@ -17,9 +19,16 @@ use crate::{
     servers::Server,
 };
 
+/// Longest wait of a call for the definition of its tool.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// For how long calls do without after one has waited in vain.
+pub(super) const NOT_AGAIN_FOR: Duration = Duration::from_secs(5);
+
 impl Lists {
     /// The definition of a tool; `None` when the server lists none of that
-    /// name or its list cannot be had.
+    /// name or its list cannot be had soon. A call can do without, so it never
+    /// waits long, and not again after it has waited in vain.
     pub async fn tool(
         &self,
         server: &Arc<Server>,
@@ -27,8 +36,20 @@ impl Lists {
         name: &str,
         deadline: Instant,
     ) -> Option<Arc<Tool>> {
-        let catalogue = self.held(server, ListKind::Tools, caller, deadline).await?;
-        catalogue.tool(name)
+        if let Some(catalogue) = self.peek(server, ListKind::Tools, caller) {
+            return catalogue.tool(name);
+        }
+        if self.unlisted.contains_key(&server.id) {
+            return None;
+        }
+        let deadline = deadline.min(Instant::now() + LONGEST_WAIT);
+        match self.held(server, ListKind::Tools, caller, deadline).await {
+            Some(catalogue) => catalogue.tool(name),
+            None => {
+                self.unlisted.insert(server.id.clone(), ());
+                None
+            }
+        }
     }
 
     /// The server and the name there of what the merged endpoint calls
@@ -97,6 +118,20 @@ impl Lists {
         Some(described.value.version)
     }
 
+    /// A list as this node holds it; no I/O.
+    fn peek(
+        &self,
+        server: &Arc<Server>,
+        kind: ListKind,
+        caller: &Caller,
+    ) -> Option<Arc<Catalogue>> {
+        let described = self.cache.peek(&document_key(server, caller))?;
+        let document = document(server, &described).ok()?.value;
+        let key = list_key(server, kind, document.version.era(), caller);
+        let part = as_part(server, kind, self.cache.peek(&key)?, document);
+        part.ok().map(|part| part.catalogue)
+    }
+
     /// A list as this node holds it, fetched when it holds none.
     async fn held(
         &self,
@@ -105,13 +140,8 @@ impl Lists {
         caller: &Caller,
         deadline: Instant,
     ) -> Option<Arc<Catalogue>> {
-        if let Some(described) = self.cache.peek(&document_key(server, caller)) {
-            let document = document(server, &described).ok()?.value;
-            let key = list_key(server, kind, document.version.era(), caller);
-            if let Some(served) = self.cache.peek(&key) {
-                let part = as_part(server, kind, served, document);
-                return part.ok().map(|part| part.catalogue);
-            }
+        if let Some(catalogue) = self.peek(server, kind, caller) {
+            return Some(catalogue);
         }
         match self.catalogue(server, kind, caller, deadline).await {
             Ok(part) => Some(part.catalogue),

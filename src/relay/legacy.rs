@@ -588,7 +588,11 @@ impl Relay {
         deadline: Instant,
     ) -> bool {
         match server.home_of(&session.key, &[]) {
-            Some(replica) => self.upstreams.keeps_session(&replica, session, deadline).await,
+            Some(replica) => {
+                self.upstreams
+                    .keeps_session(&replica, session, deadline)
+                    .await
+            }
             None => false,
         }
     }

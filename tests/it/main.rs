@@ -8,7 +8,11 @@
 
 mod cache;
 mod cli;
+mod drain;
+mod fidelity;
 mod redis;
+mod requirements;
+mod safety;
 mod store;
 mod support;
 mod upstream;

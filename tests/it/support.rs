@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod deaf;
 pub(crate) mod fake_server;
 pub(crate) mod legacy_client;
+pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod raw_server;
 pub(crate) mod redis;

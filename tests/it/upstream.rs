@@ -139,7 +139,7 @@ pub(crate) async fn answer_of(mut exchange: Exchange) -> Result<Value, UpstreamE
     loop {
         match exchange.next().await? {
             Event::Done(answer) => return Ok(value_of(&answer)),
-            Event::Notification(_) => {}
+            Event::Notification(_) | Event::Paused { .. } => {}
             Event::Ask(ask) => panic!("asked {}", ask.method),
         }
     }

@@ -15,11 +15,13 @@ use super::{
     refuse, route, stream,
 };
 use crate::{
-    fleet::News,
+    fleet::{Change, News},
+    gateway::Gateway,
     http::{
         error::{self, RpcFailure},
         record::Record,
     },
+    ids::ServerId,
     lists::{Caller, Target},
     mcp::{
         Raw,
@@ -568,7 +570,11 @@ async fn keeps_subscriptions(incoming: &Incoming, session: &Session) -> bool {
     };
     let upstream = upstream_session(incoming, session);
     let deadline = list_deadline(incoming);
-    incoming.gateway.relay.keeps_session(server, &upstream, deadline).await
+    incoming
+        .gateway
+        .relay
+        .keeps_session(server, &upstream, deadline)
+        .await
 }
 
 fn uri(params: Option<&Raw>) -> Result<String, RpcError> {
@@ -649,14 +655,18 @@ fn carry(
     call: Call,
     record: Record,
 ) -> Work {
+    let (gateway, server) = (Arc::clone(&incoming.gateway), call.server.id.clone());
     let flow = legacy::begin(&incoming.gateway.relay, session, id, call);
     let log = Arc::clone(flow.log());
     let id = id.clone();
     let outs = streams::unfold((flow, Some(record)), move |(mut flow, mut record)| {
-        let id = id.clone();
+        let (id, gateway, server) = (id.clone(), Arc::clone(&gateway), server.clone());
         async move {
             let out = match flow.next().await? {
-                Item::Message { id, message } => Out::Message { id, message },
+                Item::Message { id, message } => {
+                    note_change(&gateway, &server, &message).await;
+                    Out::Message { id, message }
+                }
                 Item::Paused { retry } => Out::Paused { retry },
                 Item::Done { id: event, answer } => {
                     if let Some(record) = record.take() {
@@ -675,6 +685,21 @@ fn carry(
         outs: Box::pin(outs),
         opened: Some(log),
     }
+}
+
+/// A change that a server tells a session directly makes entries out of date
+/// before the client hears of it: it will list anew at once.
+pub(crate) async fn note_change(gateway: &Gateway, server: &ServerId, message: &[u8]) {
+    let Ok(Message::Notification(notification)) = message::parse_message(message) else {
+        return;
+    };
+    let change = match &*notification.method {
+        method::TOOLS_CHANGED => Change::Tools,
+        method::PROMPTS_CHANGED => Change::Prompts,
+        method::RESOURCES_CHANGED => Change::Resources,
+        _ => return,
+    };
+    gateway.lists.invalidate(server, &change).await;
 }
 
 /// Answers a request, or all requests of a batch: as JSON when responses are
@@ -731,12 +756,18 @@ async fn respond(
             }
         }
     });
-    stream::event_stream(Box::pin(streams::iter(priming).chain(frames)), keep_alive, held)
+    stream::event_stream(
+        Box::pin(streams::iter(priming).chain(frames)),
+        keep_alive,
+        held,
+    )
 }
 
 /// Whether the client names event streams before JSON.
 fn prefers_stream(headers: &http::HeaderMap) -> bool {
-    let accept = headers.get(http::header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let accept = headers
+        .get(http::header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.trim_start().starts_with("text/event-stream"))
 }
 

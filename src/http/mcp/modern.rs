@@ -272,8 +272,8 @@ impl Modern<'_> {
         }
         let relay = &self.incoming.gateway.relay;
         let described = relay.describe(&routed.server, self.deadline()).await;
-        let described = described
-            .map_err(|failed| error::relay_failure(&failed, version::Era::Modern))?;
+        let described =
+            described.map_err(|failed| error::relay_failure(&failed, version::Era::Modern))?;
         if described.version.era() == version::Era::Legacy {
             let error = RpcError::method_not_found(method);
             return Err(refusal(StatusCode::NOT_FOUND, &error));

@@ -155,7 +155,12 @@ async fn run(incoming: Incoming, session: Arc<Session>, events: mpsc::Sender<Eve
     watched.follow(&incoming, &session).await;
     loop {
         let message = tokio::select! {
-            message = standalone.next() => message,
+            message = standalone.next() => {
+                if let Target::One(server) = &incoming.target {
+                    legacy::note_change(&gateway, &server.id, &message).await;
+                }
+                message
+            }
             heard = news.next() => {
                 let Some(heard) = heard else { return };
                 if is_taken(&heard, &session, standalone.stream()) {

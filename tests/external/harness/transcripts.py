@@ -20,13 +20,19 @@ MODERN_FIELDS = ("resultType", "cacheScope")
 DIFF_LINES = 40
 
 
-def differences(direct: dict[str, Any], through: dict[str, Any], plan: list[dict[str, Any]]) -> dict[str, str]:
-    """Step → how it differs. Steps the client could not do directly are left out."""
-    across_eras = version(direct) != version(through)
+def differences(
+    direct: dict[str, Any], through: dict[str, Any], plan: list[dict[str, Any]], translated: bool = False
+) -> dict[str, str]:
+    """Step → how it differs. Steps the client could not do directly are left out.
+
+    `translated`: the gateway's server speaks another era than the client.
+    """
+    changed_version = version(direct) != version(through)
+    across_eras = changed_version or translated
     found: dict[str, str] = {}
     if "failure" in through:
         found["run"] = json.dumps(through["failure"])[:2000]
-    if not across_eras:
+    if not changed_version:
         _compare(found, "connection", _connection(direct), _connection(through))
     taken = through["steps"] + [None] * (len(direct["steps"]) - len(through["steps"]))
     for number, (step, before, after) in enumerate(zip(plan, direct["steps"], taken, strict=True), 1):

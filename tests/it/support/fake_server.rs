@@ -26,6 +26,7 @@ use serde_json::{Value, json, value::RawValue};
 use tokio::{
     net::TcpListener,
     sync::{Notify, oneshot},
+    time::Instant,
 };
 
 use self::{
@@ -74,6 +75,7 @@ pub(crate) struct Recorded {
     pub(crate) body: String,
     /// The body, or `null`.
     pub(crate) json: Value,
+    pub(crate) at: Instant,
 }
 
 impl Recorded {
@@ -114,6 +116,8 @@ impl Recorded {
     }
 }
 
+/// Answers some requests, by status and body, in place of the server.
+type Intercept = dyn Fn(&Recorded) -> Option<(u16, String)> + Send;
 type Script = dyn Fn(Call) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync;
 
 /// What handlers, scripts and tests have in common.
@@ -125,6 +129,7 @@ pub(crate) struct Shared {
     violations: Mutex<Vec<String>>,
     changed: Notify,
     script: Box<Script>,
+    intercept: Mutex<Option<Box<Intercept>>>,
     sessions: Mutex<HashMap<String, legacy::Session>>,
     /// Modern listen streams: the id of the request, its filter, its stream.
     listens: Mutex<Vec<(Value, Value, Arc<Outbox>)>>,
@@ -314,6 +319,7 @@ impl FakeServer {
             violations: Mutex::default(),
             changed: Notify::new(),
             script: Box::new(move |call| Box::pin(script(call))),
+            intercept: Mutex::default(),
             sessions: Mutex::default(),
             listens: Mutex::default(),
             streams: Mutex::default(),
@@ -375,6 +381,14 @@ impl FakeServer {
         *lock(&self.shared.resumable) = true;
     }
 
+    /// Answers in its place, where the function has an answer.
+    pub(crate) fn intercept(
+        &self,
+        answer: impl Fn(&Recorded) -> Option<(u16, String)> + Send + 'static,
+    ) {
+        *lock(&self.shared.intercept) = Some(Box::new(answer));
+    }
+
     /// Opens a gate that scripts wait at.
     pub(crate) fn open_gate(&self, name: &str) {
         lock(&self.shared.gates).insert(name.to_owned());
@@ -403,6 +417,11 @@ impl FakeServer {
     pub(crate) async fn resource_updated(&self, uri: &str) {
         let method = "notifications/resources/updated";
         self.announce(method, json!({ "uri": uri }), uri).await;
+    }
+
+    /// Says something on every standalone stream, once there is one.
+    pub(crate) async fn say(&self, method: &str, params: Value) {
+        self.announce(method, params, "").await;
     }
 
     async fn announce(&self, method: &str, params: Value, key: &str) {
@@ -447,9 +466,17 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         headers: parts.headers,
         json: serde_json::from_str(&body).unwrap_or(Value::Null),
         body,
+        at: Instant::now(),
     };
     lock(&shared.requests).push(recorded.clone());
     shared.changed.notify_waiters();
+    let intercepted = match &*lock(&shared.intercept) {
+        Some(intercept) => intercept(&recorded),
+        None => None,
+    };
+    if let Some((status, body)) = intercepted {
+        return response::json(status, body);
+    }
     match shared.speaks {
         Speaks::Modern => modern::answer(&shared, &recorded).await,
         Speaks::Sessions(_) | Speaks::Stateless(_) => legacy::answer(&shared, &recorded).await,

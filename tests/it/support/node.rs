@@ -11,7 +11,7 @@ use mcp_fleet::{config::Config, gateway::Gateway, telemetry::metrics::Metrics};
 
 use super::{
     eventually,
-    fake_server::FakeServer,
+    fake_server::{FakeServer, Speaks},
     redis::RedisServer,
     wire::{self, Owned, Reply, within},
 };
@@ -91,6 +91,12 @@ impl Setup {
             running: Owned(tokio::spawn(bound.run())),
         }
     }
+}
+
+/// A server with the usual contents, and a node that offers it as `up`.
+pub(crate) async fn node_with(speaks: Speaks) -> (TestNode, FakeServer) {
+    let server = FakeServer::start(speaks).await;
+    (Setup::up(&server).start().await, server)
 }
 
 /// A node in this process. Dropping it ends it without ceremony.
@@ -181,6 +187,11 @@ pub(crate) struct NodeProcess {
 impl NodeProcess {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(setup: &Setup) -> Self {
+        Self::start_with(setup, Stdio::null()).await
+    }
+
+    /// The same, with its log going there.
+    pub(crate) async fn start_with(setup: &Setup, log: Stdio) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("bound");
         drop(listener);
@@ -193,7 +204,7 @@ impl NodeProcess {
             .arg(&config)
             .env_clear()
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the program");
         let process = Self {
@@ -217,6 +228,19 @@ impl NodeProcess {
             .status()
             .expect("kill is installed");
         assert!(sent.success());
+    }
+
+    /// What it logs, up to its end.
+    pub(crate) async fn stderr(&mut self) -> String {
+        let mut log = self.child.stderr.take().expect("a pipe");
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut log, &mut text).expect("text");
+            text
+        });
+        within("the end of the log", reading)
+            .await
+            .expect("no panic")
     }
 
     /// Waits until it has ended.

@@ -141,7 +141,7 @@ impl Reply {
 
     async fn chunk(&mut self) -> Option<Bytes> {
         loop {
-            let frame = within("more of the body", self.body.frame()).await?;
+            let frame = self.body.frame().await?;
             // A connection that breaks ends the body.
             if let Ok(data) = frame.ok()?.into_data() {
                 return Some(data);
@@ -168,6 +168,11 @@ impl Reply {
 
     /// The next event; `None` at the end of the stream.
     pub(crate) async fn event(&mut self) -> Option<SseEvent> {
+        // Comments that keep the connection alive do not count.
+        within("another event", self.next_event()).await
+    }
+
+    async fn next_event(&mut self) -> Option<SseEvent> {
         loop {
             let end = self.unread.windows(2).position(|pair| pair == b"\n\n");
             if let Some(end) = end {

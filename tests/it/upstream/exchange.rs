@@ -241,6 +241,11 @@ async fn a_broken_stream_is_resumed_after_its_last_event() {
         exchange.next().await.unwrap(),
         Event::Notification(_)
     ));
+    let paused = exchange.next().await.unwrap();
+    let Event::Paused { retry } = paused else {
+        panic!("{paused:?}");
+    };
+    assert_eq!(retry, Duration::from_millis(120));
     assert_eq!(answer_of(exchange).await.unwrap()["resumed"], true);
     assert!(
         begun.elapsed() >= Duration::from_millis(120),
@@ -284,6 +289,7 @@ async fn reading_can_be_given_up_while_a_stream_is_resumed() {
     let mut given_up = 0;
     let answer = loop {
         match tokio::time::timeout(Duration::from_millis(7), exchange.next()).await {
+            Ok(Ok(Event::Paused { .. })) => {}
             Ok(event) => break event.unwrap(),
             Err(_) => given_up += 1,
         }

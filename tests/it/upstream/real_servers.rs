@@ -213,7 +213,7 @@ async fn progress_comes_with_the_clients_token() {
                     seen.push(message["params"]["progress"].as_f64().expect("a number"));
                 }
                 Event::Done(answer) => break value_of(&answer),
-                Event::Ask(_) => panic!("nothing is asked"),
+                Event::Ask(_) | Event::Paused { .. } => panic!("only progress"),
             }
         };
         assert_eq!(seen, [1.0, 2.0], "{versions:?}");

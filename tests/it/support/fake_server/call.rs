@@ -42,7 +42,7 @@ impl Outcome {
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) request: Recorded,
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(super) outbox: Arc<Outbox>,
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Recorded, Shared, lock,
-    outbox::{Frame, Outbox},
+    outbox::Frame,
     respond,
     response::{self, Events},
 };

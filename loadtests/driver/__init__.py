@@ -1,0 +1,1 @@
+"""The driver of the load tests: starts, checks, loads, measures, reports."""

@@ -1,0 +1,112 @@
+"""The requests of the load tests: the same bytes are checked first and timed then."""
+
+import http.client
+import json
+from dataclasses import dataclass, field
+from itertools import count
+
+MODERN = "2026-07-28"
+LEGACY = "2025-11-25"
+
+_IDS = count(1)
+
+
+class WrongAnswer(RuntimeError):
+    """An answer that must not be timed."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def message(self) -> dict:
+        """The JSON-RPC response in the body, which may be an event stream."""
+        if self.headers.get_content_type() != "text/event-stream":
+            return json.loads(self.body)
+        lines = self.body.decode().splitlines()
+        events = [json.loads(line.removeprefix("data:")) for line in lines if line.startswith("data:") and line[5:].strip()]
+        return next(event for event in events if "result" in event or "error" in event)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request; a body is split where the id of its message goes."""
+
+    method: str
+    path: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: tuple[str, str] | None = None
+
+    def send(self, host: str, id: int | None = None) -> Answer:
+        body = None if self.body is None else str(next(_IDS) if id is None else id).join(self.body)
+        connection = http.client.HTTPConnection(host, timeout=30)
+        try:
+            connection.request(self.method, self.path, body, self.headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def wire(self, host: str, id_length: int) -> tuple[str, str]:
+        """What goes over the wire before and after an id of so many digits."""
+        before, after = self.body or ("", "")
+        lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {host}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if self.body is not None:
+            lines.append(f"Content-Length: {len(before) + id_length + len(after)}")
+        return "\r\n".join(lines) + "\r\n\r\n" + before, after
+
+
+def modern(path: str, method: str, name: str | None = None, **params) -> Request:
+    """A request of 2026-07-28, which carries all there is to know."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientInfo": {"name": "loadtests", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    if name is not None:
+        params = {"name": name, **params}
+    headers = {**_common(), "MCP-Protocol-Version": MODERN, "Mcp-Method": method}
+    if name is not None:
+        headers["Mcp-Name"] = name
+    return Request("POST", path, headers, _message(method, {**params, "_meta": meta}))
+
+
+def legacy(path: str, session: str, method: str, **params) -> Request:
+    """A request in a session of 2025-11-25."""
+    headers = {**_common(), "MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": session}
+    return Request("POST", path, headers, _message(method, params))
+
+
+def open_session(host: str, path: str) -> str:
+    """Opens a session as a client does, and returns its id."""
+    params = {
+        "protocolVersion": LEGACY,
+        "capabilities": {},
+        "clientInfo": {"name": "loadtests", "version": "1"},
+    }
+    answer = Request("POST", path, _common(), _message("initialize", params)).send(host)
+    session = answer.headers.get("Mcp-Session-Id")
+    if answer.status != 200 or session is None:
+        raise WrongAnswer(f"initialize: {answer.status} {answer.body[:500]!r}")
+    headers = {**_common(), "MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": session}
+    notification = '{"jsonrpc":"2.0","method":"notifications/initialized"}'
+    noted = Request("POST", path, headers, (notification, "")).send(host, id="")
+    if noted.status != 202:
+        raise WrongAnswer(f"notifications/initialized: {noted.status} {noted.body[:500]!r}")
+    return session
+
+
+def end_session(host: str, path: str, session: str) -> None:
+    Request("DELETE", path, {"MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": session}).send(host)
+
+
+def _common() -> dict[str, str]:
+    return {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+
+def _message(method: str, params: dict) -> tuple[str, str]:
+    rest = json.dumps({"method": method, "params": params}, separators=(",", ":"))
+    return '{"jsonrpc":"2.0","id":', "," + rest[1:]

@@ -1,0 +1,46 @@
+-- Sends the requests of a plan that the driver has written, each with an id of
+-- its own, and prints what it saw as one line of JSON.
+--
+-- wrk ... -s wrk.lua URL -- PLAN, where PLAN returns
+-- { threads = N, requests = { { before, after }, ... } }
+
+local threads = 0
+
+function setup(thread)
+    thread:set("number", threads)
+    threads = threads + 1
+end
+
+function init(arguments)
+    local plan = dofile(arguments[1])
+    mine = {}
+    -- Requests differ in their session: a session belongs to one thread.
+    for i, request in ipairs(plan.requests) do
+        if #plan.requests < plan.threads or (i - 1) % plan.threads == number then
+            mine[#mine + 1] = request
+        end
+    end
+    turn = 0
+    -- Ten digits, whatever happens: Content-Length is fixed.
+    id = 1000000000 + number * 1000000000
+end
+
+function request()
+    turn = turn % #mine + 1
+    local chosen = mine[turn]
+    if not chosen[2] then
+        return chosen[1]
+    end
+    id = id + 1
+    return chosen[1] .. string.format("%d", id) .. chosen[2]
+end
+
+function done(summary, latency)
+    local errors = summary.errors
+    io.write(string.format(
+        'JSON {"requests":%d,"seconds":%f,"bytes":%d,"p50_ms":%f,"p99_ms":%f,"p999_ms":%f,"max_ms":%f,'
+            .. '"failed":{"connect":%d,"read":%d,"write":%d,"timeout":%d,"status":%d}}\n',
+        summary.requests, summary.duration / 1e6, summary.bytes,
+        latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3, latency.max / 1e3,
+        errors.connect, errors.read, errors.write, errors.timeout, errors.status))
+end
