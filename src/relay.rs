@@ -26,7 +26,7 @@ use crate::{
     },
     servers::{InFlight, Replica, Server},
     store::Store,
-    telemetry::metrics::Metrics,
+    telemetry::metrics::{Metrics, Retry},
     upstream::{
         ClientSession, Description, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams,
     },
@@ -181,27 +181,10 @@ impl Relay {
     /// When the server cannot be reached in time.
     pub async fn call_once(
         self: &Arc<Self>,
-        server: &Arc<Server>,
-        method: &str,
-        params: &Raw,
-        principal: &Principal,
-        trace: &TraceContext,
-        headers: Vec<(http::HeaderName, http::HeaderValue)>,
+        call: &Call,
         deadline: Instant,
     ) -> Result<Answer, RelayError> {
-        let call = Call {
-            server: Arc::clone(server),
-            method: method.to_owned(),
-            params: Some(params.to_owned()),
-            principal: *principal,
-            capabilities: ClientCapabilities::none(),
-            log_level: None,
-            progress_token: None,
-            trace: trace.clone(),
-            headers,
-            session: None,
-        };
-        let mut begun = self.begin(&call, deadline).await?;
+        let mut begun = self.begin(call, deadline).await?;
         loop {
             match begun.next(deadline).await? {
                 Event::Notification(_) | Event::Paused { .. } => {}
@@ -281,6 +264,7 @@ impl Relay {
                 }
                 Err(error) if error.is_safe_to_retry() => {
                     tracing::info!(%replica.id, error = &error as &dyn std::error::Error, "a replica did not take a call");
+                    self.metrics.retry(&server.id, Retry::NotSent);
                     tried.push(replica.id.clone());
                     last = Some(error);
                 }

@@ -12,6 +12,7 @@ mod era;
 mod error;
 mod exchange;
 mod incoming;
+mod kept;
 mod legacy_sse;
 mod link;
 mod open;

@@ -35,6 +35,7 @@ class Fleet:
     redis_port: int | None
 
     def upstream_counts(self) -> dict[str, int]:
+        """What the upstream was asked so far, our asking left out."""
         return json.loads(Request("GET", "/stats").send(self.upstream.host).body)
 
 

@@ -1,5 +1,6 @@
 """One load on one subject, and what it cost."""
 
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Bench:
         return len(answer.body)
 
     def sample(self, variant: Variant, subject: Subject, requests: list[Request], pace: Pace) -> Sample:
+        self._settle()
         before = self._snapshot(subject)
         seen = variant.load(subject.host, requests, pace, self._scratch)
         after = self._snapshot(subject)
@@ -73,6 +75,13 @@ class Bench:
             redis_commands=None if before.redis is None else redis.between(before.redis, after.redis),
             upstream=redis.between(before.upstream, after.upstream),
         )
+
+    def _settle(self) -> None:
+        """Waits until the upstream has answered what the last generator left behind."""
+        earlier, later = None, self._fleet.upstream_counts()
+        while earlier != later:
+            time.sleep(0.1)
+            earlier, later = later, self._fleet.upstream_counts()
 
     def _snapshot(self, subject: Subject) -> "_Snapshot":
         fleet = self._fleet

@@ -3,19 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
 
 use super::{
     Cache, CacheKey, Cacheable, Durations, Fetch, Fetched, Scope,
-    entry::{Answer, Content, decode, digest, encode},
+    agree::Consulted,
+    entry::{Answer, Content, digest, encode},
     flight::{Landing, Outcome},
     freshness::{Freshness, Lifetimes},
     l1::{Epochs, Held, Origin, held_content},
 };
-use crate::store::{
-    EntryKey, EntryWrite, Fence, Found, LockOutcome, Rank, ShortDigest, StoreTime, StoredEntry,
-    WriteOutcome,
-};
+use crate::store::{EntryKey, EntryWrite, Fence, LockOutcome, Rank, ShortDigest, WriteOutcome};
 
 /// While another node fetches, the store is looked at this often even if
 /// nothing is published (the message can be lost).
@@ -63,12 +60,6 @@ enum FetchFailure<E> {
     TookTooLong,
     /// The node stops, and nobody waits.
     Abandoned,
-}
-
-/// What a look at the store and at L1 found.
-struct Consulted<V> {
-    best: Option<Arc<Held<V>>>,
-    reachable: bool,
 }
 
 /// Counts a failure if the flight ends without having disarmed it: a crash.
@@ -174,156 +165,6 @@ impl<V: Cacheable> Cache<V> {
                 // Somebody else's newer answer was there: start over with that.
                 None => waited = true,
             }
-        }
-    }
-
-    /// Makes L1 and the store agree about `slot`; false when the store cannot be asked.
-    pub(super) async fn check(&self, slot: &EntryKey, gap: u32) -> bool {
-        let epochs = self.subjects.of(&slot.subject);
-        self.consult(slot, &epochs, gap).await.reachable
-    }
-
-    /// Asks the store about `slot` and makes L1 and the store agree.
-    async fn consult(&self, slot: &EntryKey, epochs: &Epochs, gap: u32) -> Consulted<V> {
-        let ours = self.l1.get(&slot.slot);
-        let known = ours
-            .as_ref()
-            .filter(|held| matches!(held.origin, Origin::Stored))
-            .map(|held| held.generation);
-        let seen = ours.as_ref().map(|held| held.newest()).unwrap_or_default();
-        let sent = Instant::now();
-        let Ok(lookup) = self.store.entry(slot, known).await else {
-            return Consulted {
-                best: ours,
-                reachable: false,
-            };
-        };
-        let ours = ours.map(|held| self.rank_again(held, lookup.read_at));
-        self.clock.saw_time(lookup.read_at, Instant::now());
-        self.clock.saw_fence(lookup.epoch, Instant::now());
-        epochs.raise(lookup.epoch);
-        let theirs = match lookup.found {
-            Found::Known => {
-                if let Some(held) = &ours {
-                    held.checked(gap, seen);
-                }
-                return Consulted {
-                    best: ours,
-                    reachable: true,
-                };
-            }
-            Found::Nothing => None,
-            Found::Entry(entry) => self.copy(slot, &entry, lookup.read_at, sent, epochs, gap),
-        };
-        let best = match (ours, theirs) {
-            (Some(ours), Some(theirs)) if ours.generation <= theirs.generation => {
-                Some(self.l1.offer(theirs))
-            }
-            (Some(ours), _) => {
-                ours.checked(gap, seen);
-                Some(self.put_back(ours, epochs, gap).await)
-            }
-            (None, Some(theirs)) => Some(self.l1.offer(theirs)),
-            (None, None) => None,
-        };
-        Consulted {
-            best,
-            reachable: true,
-        }
-    }
-
-    /// The copy of an entry of the store; `None` when it cannot be read.
-    fn copy(
-        &self,
-        slot: &EntryKey,
-        entry: &StoredEntry,
-        read_at: StoreTime,
-        sent: Instant,
-        epochs: &Epochs,
-        gap: u32,
-    ) -> Option<Arc<Held<V>>> {
-        // Counted from when the question was sent: never too young.
-        let age = Duration::from_millis(read_at.0.saturating_sub(entry.fetched_at.0));
-        let content = held_content(decode(&entry.payload)?)
-            .inspect_err(|why| debug!(%why, "a cache entry cannot be read"))
-            .ok()?;
-        Some(Arc::new(Held::new(
-            slot.clone(),
-            content,
-            entry.generation,
-            Origin::Stored,
-            (age, sent),
-            epochs.clone(),
-            gap,
-        )))
-    }
-
-    /// Gives what was fetched without the store its place by the store's
-    /// clock, now that it is known. What an invalidation on this node has
-    /// reached keeps its place below it.
-    fn rank_again(&self, held: Arc<Held<V>>, read_at: StoreTime) -> Arc<Held<V>> {
-        let Origin::Alone { began } = held.origin else {
-            return held;
-        };
-        if held.is_invalidated() {
-            return held;
-        }
-        let since = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let fence = Fence(read_at.0.saturating_mul(1000).saturating_sub(since));
-        let ranked = Arc::new(held.ranked(fence, held.origin));
-        self.l1.replace(&held, Arc::clone(&ranked));
-        ranked
-    }
-
-    /// Puts our copy into a store that has nothing, or something older: it
-    /// came back empty, or was away when we fetched. Answers what is the newer.
-    async fn put_back(&self, ours: Arc<Held<V>>, epochs: &Epochs, gap: u32) -> Arc<Held<V>> {
-        let now = Instant::now();
-        if ours.is_invalidated() || ours.freshness(now) == Freshness::Gone {
-            return ours;
-        }
-        let rank = match ours.origin {
-            Origin::Stored | Origin::Locked => Rank::Locked {
-                fence: ours.generation,
-                token: "".into(),
-            },
-            Origin::Alone { began } => Rank::Alone {
-                age: now.saturating_duration_since(began),
-            },
-        };
-        let age = ours.age(now);
-        let write = EntryWrite {
-            rank,
-            age,
-            ttl: ours.max_age().saturating_sub(age),
-            payload: encode(&ours.content()),
-        };
-        match self.store.write_entry(&ours.key, write).await {
-            Ok(WriteOutcome::Written { generation, epoch }) => {
-                epochs.raise(epoch);
-                let stored = Arc::new(ours.ranked(generation, Origin::Stored));
-                self.l1.replace(&ours, Arc::clone(&stored));
-                stored
-            }
-            Ok(WriteOutcome::Refused { .. }) => {
-                self.counters.writes_refused.add_one();
-                let sent = Instant::now();
-                let lookup = self.store.entry(&ours.key, None).await;
-                let newer = lookup.ok().and_then(|lookup| match lookup.found {
-                    Found::Entry(entry) => {
-                        self.copy(&ours.key, &entry, lookup.read_at, sent, epochs, gap)
-                    }
-                    Found::Nothing | Found::Known => None,
-                });
-                match newer {
-                    Some(newer) => {
-                        self.l1.replace(&ours, Arc::clone(&newer));
-                        newer
-                    }
-                    None => ours,
-                }
-            }
-            Err(_) => ours,
         }
     }
 

@@ -2,7 +2,8 @@
 //! Sentinel or as a Cluster. The only code that imports fred.
 //!
 //! `keys` names everything that is in Redis, `scripts` change it in one step,
-//! `client` bounds every command in time, `subscriber` hears other nodes.
+//! `client` bounds every command in time behind a `circuit`, `subscriber` hears
+//! other nodes.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ use subscriber::{Subscribe, Subscriber};
 
 mod circuit;
 mod client;
+mod config;
 mod keys;
 mod scripts;
 mod subscriber;
@@ -137,7 +139,7 @@ impl RedisStore {
         Ok(Self {
             connections,
             keys: Arc::new(keys),
-            description: client::describe(&settings.url).into(),
+            description: config::describe(&settings.url).into(),
             events,
             wakers,
             subscribe,

@@ -15,10 +15,11 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE},
+    header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE},
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -32,6 +33,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tower::Service;
+use url::Url;
 
 use super::{Settings, UpstreamError};
 
@@ -49,24 +51,74 @@ const AGENT: HeaderValue =
 /// Where requests to a replica go, and what the operator has sent with each.
 #[derive(Clone)]
 pub(super) struct Target {
-    pub(super) uri: Uri,
-    pub(super) headers: Arc<[(HeaderName, HeaderValue)]>,
+    uri: Uri,
+    headers: Arc<[(HeaderName, HeaderValue)]>,
+    /// Where the server has redirected us to, e.g. from `/mcp` to `/mcp/`.
+    moved: Arc<ArcSwapOption<Uri>>,
 }
 
 impl Target {
+    pub(super) fn new(uri: Uri, headers: &[(HeaderName, HeaderValue)]) -> Self {
+        Self {
+            uri,
+            headers: headers.into(),
+            moved: Arc::default(),
+        }
+    }
+
     /// Another address of the same origin.
     pub(super) fn at(&self, uri: Uri) -> Self {
         Self {
             uri,
             headers: Arc::clone(&self.headers),
+            moved: Arc::default(),
         }
     }
+
+    /// The address as configured.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    fn current(&self) -> Uri {
+        match &*self.moved.load() {
+            Some(moved) => Uri::clone(moved),
+            None => self.uri.clone(),
+        }
+    }
+
+    /// Follows a redirect; `false` when there is none that may be followed.
+    fn follow(&self, response: &Response<Incoming>) -> bool {
+        let keeps_the_method = matches!(
+            response.status(),
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let to = response.headers().get(LOCATION);
+        let to = to
+            .and_then(|to| to.to_str().ok())
+            .filter(|_| keeps_the_method);
+        match to.and_then(|to| same_origin(&self.current(), to)) {
+            Some(uri) => {
+                self.moved.store(Some(Arc::new(uri)));
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Resolves a reference of a server to itself; `None` when it names another
+/// origin, which could be anything inside our network.
+pub(super) fn same_origin(base: &Uri, reference: &str) -> Option<Uri> {
+    let base = Url::parse(&base.to_string()).ok()?;
+    let target = base.join(reference.trim()).ok()?;
+    (target.origin() == base.origin()).then(|| target.as_str().parse().ok())?
 }
 
 impl fmt::Debug for Target {
     /// Without the headers: they may be credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.uri)
+        write!(f, "{}", self.current())
     }
 }
 
@@ -125,10 +177,17 @@ impl HttpClient {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut request = new_request(Method::POST, target, headers, body);
-        request.headers_mut().insert(CONTENT_TYPE, JSON);
-        request.headers_mut().insert(ACCEPT, BOTH);
-        self.send(request, deadline).await
+        let new = || {
+            let mut request = new_request(Method::POST, target, headers.clone(), body.clone());
+            request.headers_mut().insert(CONTENT_TYPE, JSON);
+            request.headers_mut().insert(ACCEPT, BOTH);
+            request
+        };
+        let response = self.send(new(), deadline).await?;
+        if target.follow(&response) {
+            return self.send(new(), deadline).await;
+        }
+        Ok(response)
     }
 
     /// GETs an event stream.
@@ -138,9 +197,16 @@ impl HttpClient {
         headers: HeaderMap,
         deadline: Instant,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let mut request = new_request(Method::GET, target, headers, Bytes::new());
-        request.headers_mut().insert(ACCEPT, EVENT_STREAM);
-        self.send(request, deadline).await
+        let new = || {
+            let mut request = new_request(Method::GET, target, headers.clone(), Bytes::new());
+            request.headers_mut().insert(ACCEPT, EVENT_STREAM);
+            request
+        };
+        let response = self.send(new(), deadline).await?;
+        if target.follow(&response) {
+            return self.send(new(), deadline).await;
+        }
+        Ok(response)
     }
 
     /// DELETEs a session and reads the answer away.
@@ -166,7 +232,7 @@ fn new_request(
 ) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
-    *request.uri_mut() = target.uri.clone();
+    *request.uri_mut() = target.current();
     *request.headers_mut() = headers;
     request.headers_mut().insert(USER_AGENT, AGENT);
     for (name, value) in &*target.headers {

@@ -21,7 +21,7 @@ use super::{
     open::{self, Want},
     peer::Peer,
     pool::SlotKey,
-    router::Router,
+    router::{Kind, Router},
     session::{Recorded, Session},
 };
 use crate::{
@@ -80,7 +80,7 @@ impl Record {
                 target: target.clone(),
                 headers: session_headers(description.version, Some(&id)),
             },
-            Router::new(want.owner, peer.changes.clone()),
+            Router::new(want.owner, Kind::Standalone, peer.changes.clone()),
             shared.closing.child_token(),
         );
         Ok(Session::new(shared, want.terms(description), link))

@@ -6,16 +6,15 @@ use std::{collections::VecDeque, sync::Arc};
 use http::{HeaderMap, Uri};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
-use url::Url;
 
 use super::{
     Shared, UpstreamError,
     changes::Changes,
-    client::Target,
+    client::{Target, same_origin},
     incoming::{self, EventReader, ended},
     link::{Channel, Link},
     resume::Origin,
-    router::{Owner, Router},
+    router::{Kind, Owner, Router},
 };
 use crate::ids::ReplicaId;
 
@@ -43,11 +42,11 @@ pub(super) async fn connect(
         .ok_or_else(|| {
             UpstreamError::Malformed("the stream does not begin with `endpoint`".into())
         })?;
-    let messages = target.at(resolve(&target.uri, &endpoint.data)?);
+    let messages = target.at(address(target.uri(), &endpoint.data)?);
     let link = Link::new(
         replica.clone(),
         Channel::Sse { messages },
-        Router::new(owner, changes.clone()),
+        Router::new(owner, Kind::Shared, changes.clone()),
         shared.closing.child_token(),
     );
     let (reader, shared_too) = (Arc::clone(&link), Arc::clone(shared));
@@ -86,20 +85,12 @@ async fn follow(link: &Arc<Link>, shared: &Arc<Shared>, mut events: EventReader)
     }
 }
 
-/// The address to POST to; never of another origin, which could be anything
-/// inside our network.
-fn resolve(base: &Uri, endpoint: &[u8]) -> Result<Uri, UpstreamError> {
-    let base = Url::parse(&base.to_string()).map_err(UpstreamError::malformed)?;
+/// The address to POST to.
+fn address(base: &Uri, endpoint: &[u8]) -> Result<Uri, UpstreamError> {
     let endpoint = std::str::from_utf8(endpoint).map_err(UpstreamError::malformed)?;
-    let target = base
-        .join(endpoint.trim())
-        .map_err(UpstreamError::malformed)?;
-    if target.origin() != base.origin() {
-        return Err(UpstreamError::Malformed(
-            "the endpoint event names another origin".into(),
-        ));
-    }
-    target.as_str().parse().map_err(UpstreamError::malformed)
+    same_origin(base, endpoint).ok_or_else(|| {
+        UpstreamError::Malformed("the endpoint event names no address of this origin".into())
+    })
 }
 
 #[cfg(test)]
@@ -119,7 +110,7 @@ mod tests {
             ("?s=1\n", "http://host:8000/sse?s=1"),
         ];
         for (endpoint, expected) in good {
-            let resolved = resolve(&base, endpoint.as_bytes()).unwrap();
+            let resolved = address(&base, endpoint.as_bytes()).unwrap();
             assert_eq!(resolved.to_string(), expected);
         }
         for bad in [
@@ -128,7 +119,7 @@ mod tests {
             "https://host:8000/m",
             "http://host/m",
         ] {
-            assert!(resolve(&base, bad.as_bytes()).is_err(), "{bad}");
+            assert!(address(&base, bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     link::{Channel, Link, session_headers},
     request::{Begun, begin, body, rpc_error},
     resume::never_answered,
-    router::{Interest, Owner, Router},
+    router::{Interest, Kind, Owner, Router},
     session::{Session, Terms},
 };
 use crate::{
@@ -114,7 +114,7 @@ pub(super) async fn over_http(
             target: target.clone(),
             headers,
         },
-        Router::new(want.owner, changes.clone()),
+        Router::new(want.owner, Kind::Standalone, changes.clone()),
         shared.closing.child_token(),
     );
     initialized(shared, &link, deadline).await?;

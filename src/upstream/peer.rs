@@ -1,5 +1,8 @@
 //! What this node knows of one replica: what it speaks, its sessions.
 
+mod connect;
+mod probe;
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -9,34 +12,21 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
+pub(super) use self::connect::says_modern;
 use super::{
     Description, Shared, UpstreamError,
     changes::Changes,
-    client::{Target, failure},
-    dedicated, demo,
-    era::{Finding, Reply, describe_discovered, read_pipe_reply, read_reply},
-    legacy_sse,
-    open::{self, Want, ask, read_whole},
+    client::Target,
     pool::{Need, SlotKey, Slots},
-    request::{body, rpc_error},
-    router::Owner,
-    session::{Session, Terms},
-    stdio::{self, Backoff},
+    stdio::Backoff,
 };
 use crate::{
     ids::{ReplicaId, ServerId},
     mcp::{
-        Raw,
         capabilities::ClientCapabilities,
-        envelope::{self, OutgoingMeta, TraceContext},
-        error::{HEADER_MISMATCH, UNSUPPORTED_VERSION},
-        header,
-        message::Answer,
-        method,
         version::{Era, Version},
     },
     servers::{Endpoint, Replica, StdioCommand},
@@ -88,10 +78,7 @@ pub(super) enum Way {
 impl Way {
     fn to(replica: &Replica) -> Self {
         match &replica.endpoint {
-            Endpoint::Http(uri) => Self::Http(Target {
-                uri: uri.clone(),
-                headers: replica.headers.as_slice().into(),
-            }),
+            Endpoint::Http(uri) => Self::Http(Target::new(uri.clone(), &replica.headers)),
             Endpoint::Stdio(command) => Self::Stdio(command.clone()),
             Endpoint::Demo => Self::Demo,
         }
@@ -127,8 +114,8 @@ pub(super) struct Peer {
     verdict: ArcSwapOption<Verdict>,
     probing: tokio::sync::Mutex<()>,
     rechecking: AtomicBool,
-    /// Set when a modern replica refused `initialize`.
-    refuses_legacy: AtomicBool,
+    /// Until when a modern replica is known to refuse `initialize`.
+    refuses_legacy: Mutex<Option<Instant>>,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
     pub(super) backoff: Backoff,
 }
@@ -145,7 +132,7 @@ impl Peer {
             verdict: ArcSwapOption::empty(),
             probing: tokio::sync::Mutex::new(()),
             rechecking: AtomicBool::new(false),
-            refuses_legacy: AtomicBool::new(false),
+            refuses_legacy: Mutex::new(None),
             failed: Mutex::new(None),
             backoff: Backoff::default(),
         })
@@ -163,14 +150,27 @@ impl Peer {
             Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
             // Not every server of both eras names the older versions in its
             // description, so the first client's session finds out.
-            Speaks::ModernHttp(_) => !self.refuses_legacy.load(Ordering::Acquire),
+            Speaks::ModernHttp(_) => !self.refused_legacy(),
             Speaks::ModernStdio(_) => {
                 let described = verdict.description.as_ref();
                 described.is_some_and(|description| description.speaks_legacy())
-                    && !self.refuses_legacy.load(Ordering::Acquire)
+                    && !self.refused_legacy()
             }
             Speaks::Demo => false,
         }
+    }
+
+    fn refused_legacy(&self) -> bool {
+        let until = self.refuses_legacy.lock();
+        let until = until.unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// No client's session is tried here for a while.
+    fn note_refusal(&self, shared: &Shared) {
+        let until = Instant::now() + shared.settings.verdict_horizon;
+        let refuses = self.refuses_legacy.lock();
+        *refuses.unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
     /// Whether it is known that no client has a session here.
@@ -310,7 +310,7 @@ impl Peer {
         }
         let soon = deadline.min(start + shared.settings.probe_timeout);
         let found = match &self.way {
-            Way::Demo => Ok(self.settle(Speaks::Demo, Some(Arc::new(describe_demo()?)))),
+            Way::Demo => Ok(self.settle(Speaks::Demo, Some(Arc::new(probe::describe_demo()?)))),
             Way::Http(target) => self.probe_http(shared, target, soon).await,
             Way::Stdio(_) => self.probe_stdio(shared, soon).await,
         };
@@ -319,229 +319,6 @@ impl Peer {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             *failed = Some((Instant::now(), error.clone()));
         })
-    }
-
-    async fn probe_http(
-        &self,
-        shared: &Arc<Shared>,
-        target: &Target,
-        deadline: Instant,
-    ) -> Result<Arc<Verdict>, UpstreamError> {
-        let mut version = Version::LATEST_MODERN;
-        for _ in 0..2 {
-            let reply = discover_over_http(shared, target, version, deadline).await;
-            match read_reply(reply, version) {
-                Finding::Modern(version, description) => {
-                    let description = Some(Arc::new(*description));
-                    return Ok(self.settle(Speaks::ModernHttp(version), description));
-                }
-                Finding::AskAgain(other) => version = other,
-                Finding::Legacy => {
-                    return Ok(self.settle(Speaks::LegacyHttp { verified: false }, None));
-                }
-                Finding::Reserved(error) | Finding::NoEvidence(error) => return Err(error),
-                Finding::Incompatible(why) => return Err(UpstreamError::Incompatible(why)),
-            }
-        }
-        Err(UpstreamError::Incompatible(
-            "it refuses the version it names".into(),
-        ))
-    }
-
-    /// Probes a process. A modern one is kept; a legacy one may be confused by
-    /// the probe, or gone, and is thrown away.
-    async fn probe_stdio(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        deadline: Instant,
-    ) -> Result<Arc<Verdict>, UpstreamError> {
-        match self.open_modern_stdio(shared, deadline).await {
-            Ok(session) => {
-                let terms = &session.terms;
-                let speaks = Speaks::ModernStdio(terms.version);
-                let verdict = self.settle(speaks, Some(Arc::clone(&terms.description)));
-                self.slots.put(&SlotKey::Modern, session);
-                Ok(verdict)
-            }
-            Err(NotModern::Legacy) => Ok(self.settle(Speaks::LegacyStdio, None)),
-            Err(NotModern::Error(error)) => Err(error),
-        }
-    }
-
-    async fn open_modern_stdio(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, NotModern> {
-        let link = stdio::spawn(shared, self, Owner::Pool, deadline).await?;
-        // Ends the process on every way out but the last.
-        let unless_kept = link.end.clone().drop_guard();
-        let mut version = Version::LATEST_MODERN;
-        for _ in 0..2 {
-            let params = discover_params(shared, version);
-            let reply = match ask(shared, &link, method::DISCOVER, &params, deadline).await {
-                Ok(answer) => Reply::Answer(None, answer),
-                Err(error) => Reply::Failed(error),
-            };
-            match read_pipe_reply(reply, version) {
-                Finding::Modern(version, description) => {
-                    unless_kept.disarm();
-                    let terms = Terms {
-                        version,
-                        description: Arc::new(*description),
-                        capabilities: ClientCapabilities::none(),
-                        owner: Owner::Pool,
-                    };
-                    return Ok(Session::new(shared, terms, link));
-                }
-                Finding::AskAgain(other) => version = other,
-                Finding::Legacy => return Err(NotModern::Legacy),
-                Finding::Reserved(error) | Finding::NoEvidence(error) => {
-                    return Err(error.into());
-                }
-                Finding::Incompatible(why) => return Err(UpstreamError::Incompatible(why).into()),
-            }
-        }
-        Err(NotModern::Legacy)
-    }
-
-    /// Opens a session of the kind the verdict asks for.
-    ///
-    /// # Errors
-    /// When the replica does not open one. A verdict that proves wrong is corrected.
-    pub(super) async fn open(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        key: &SlotKey,
-        want: Want,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, UpstreamError> {
-        let verdict = self.verdict(shared, deadline).await?;
-        match (&self.way, verdict.speaks) {
-            (Way::Http(target), Speaks::LegacyHttp { verified }) => {
-                let opened =
-                    dedicated::open(self, shared, key, target, want.clone(), deadline).await;
-                match opened {
-                    Ok(session) => {
-                        if !verified {
-                            self.settle(Speaks::LegacyHttp { verified: true }, None);
-                        }
-                        Ok(session)
-                    }
-                    Err(error) if says_modern(&error) => {
-                        self.forget(&verdict);
-                        Err(error)
-                    }
-                    Err(error) if is_no_streamable(&error) && !verified => {
-                        self.open_sse_instead(shared, target, want, error, deadline)
-                            .await
-                    }
-                    Err(error) => {
-                        if is_no_streamable(&error) {
-                            self.forget(&verdict);
-                        }
-                        Err(error)
-                    }
-                }
-            }
-            (Way::Http(target), Speaks::LegacySse) => {
-                let opened = self.open_sse(shared, target, want, deadline).await;
-                if let Err(UpstreamError::NotOffered(_) | UpstreamError::Malformed(_)) = &opened {
-                    self.forget(&verdict);
-                }
-                opened
-            }
-            (Way::Http(target), Speaks::ModernHttp(_)) if want.owner == Owner::Client => {
-                let opened = dedicated::open(self, shared, key, target, want, deadline).await;
-                if opened.as_ref().is_err_and(is_final) {
-                    self.refuses_legacy.store(true, Ordering::Release);
-                }
-                opened
-            }
-            (Way::Stdio(_), Speaks::LegacyStdio) => self.open_process(shared, want, deadline).await,
-            (Way::Stdio(_), Speaks::ModernStdio(_)) if want.owner == Owner::Client => {
-                let opened = self.open_process(shared, want, deadline).await;
-                if opened.as_ref().is_err_and(is_final) {
-                    self.refuses_legacy.store(true, Ordering::Release);
-                }
-                opened
-            }
-            (Way::Stdio(_), Speaks::ModernStdio(_)) => {
-                match self.open_modern_stdio(shared, deadline).await {
-                    Ok(session) => Ok(session),
-                    Err(NotModern::Error(error)) => Err(error),
-                    Err(NotModern::Legacy) => {
-                        self.forget(&verdict);
-                        Err(UpstreamError::Incompatible(
-                            "it spoke another era before".into(),
-                        ))
-                    }
-                }
-            }
-            // The verdict follows from the endpoint; these have no sessions.
-            (_, Speaks::ModernHttp(_) | Speaks::Demo) | (Way::Demo, _) => {
-                Err(UpstreamError::NotOffered("sessions"))
-            }
-            (Way::Http(_), Speaks::ModernStdio(_) | Speaks::LegacyStdio)
-            | (Way::Stdio(_), Speaks::LegacyHttp { .. } | Speaks::LegacySse) => {
-                Err(UpstreamError::NotOffered("this transport"))
-            }
-        }
-    }
-
-    /// Starts a process of its own and initializes it.
-    async fn open_process(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        want: Want,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, UpstreamError> {
-        let link = stdio::spawn(shared, self, want.owner, deadline).await?;
-        let unless_opened = link.end.clone().drop_guard();
-        let session = open::over_link(shared, link, want, deadline).await?;
-        unless_opened.disarm();
-        Ok(session)
-    }
-
-    /// `initialize` was refused: a server of 2024-11-05 has its stream at this address.
-    async fn open_sse_instead(
-        &self,
-        shared: &Arc<Shared>,
-        target: &Target,
-        want: Want,
-        refusal: UpstreamError,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, UpstreamError> {
-        match self.open_sse(shared, target, want, deadline).await {
-            Ok(session) => {
-                self.settle(Speaks::LegacySse, None);
-                Ok(session)
-            }
-            Err(error) => {
-                // Neither era is certain: the next caller probes again.
-                self.verdict.store(None);
-                match error {
-                    UpstreamError::NotOffered(_) | UpstreamError::Malformed(_) => Err(refusal),
-                    other => Err(other),
-                }
-            }
-        }
-    }
-
-    async fn open_sse(
-        &self,
-        shared: &Arc<Shared>,
-        target: &Target,
-        want: Want,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, UpstreamError> {
-        let owner = want.owner;
-        let link =
-            legacy_sse::connect(shared, &self.id, target, &self.changes, owner, deadline).await?;
-        let unless_opened = link.end.clone().drop_guard();
-        let session = open::over_link(shared, link, want, deadline).await?;
-        unless_opened.disarm();
-        Ok(session)
     }
 
     /// A *legacy* verdict never fails by itself: an upgraded server still
@@ -563,144 +340,4 @@ impl Peer {
             peer.rechecking.store(false, Ordering::Release);
         });
     }
-
-    async fn recheck(&self, shared: &Arc<Shared>, old: &Arc<Verdict>) {
-        let Way::Http(target) = &self.way else {
-            return;
-        };
-        let deadline = Instant::now() + shared.settings.probe_timeout;
-        let reply = discover_over_http(shared, target, Version::LATEST_MODERN, deadline).await;
-        match read_reply(reply, Version::LATEST_MODERN) {
-            Finding::Modern(version, description) => {
-                self.settle(Speaks::ModernHttp(version), Some(Arc::new(*description)));
-                for (_, session) in self.slots.take_all() {
-                    session.retire(shared);
-                }
-            }
-            // Checked, or not to be checked now: either way not again for a while.
-            Finding::Legacy
-            | Finding::Reserved(_)
-            | Finding::AskAgain(_)
-            | Finding::NoEvidence(_)
-            | Finding::Incompatible(_) => {
-                self.settle(old.speaks, old.description.clone());
-            }
-        }
-    }
-}
-
-/// Why a process is not used as a modern one.
-enum NotModern {
-    Legacy,
-    Error(UpstreamError),
-}
-
-impl From<UpstreamError> for NotModern {
-    fn from(error: UpstreamError) -> Self {
-        Self::Error(error)
-    }
-}
-
-/// Whether a refusal of `initialize` leaves HTTP+SSE as a possibility.
-fn is_no_streamable(error: &UpstreamError) -> bool {
-    match error {
-        UpstreamError::Http { status, .. } => is_refusal(*status),
-        UpstreamError::Refused { status, .. } => status.is_some_and(is_refusal),
-        _ => false,
-    }
-}
-
-/// Whether trying `initialize` again is no use.
-fn is_final(error: &UpstreamError) -> bool {
-    matches!(
-        error,
-        UpstreamError::Refused { .. } | UpstreamError::Incompatible(_)
-    ) || is_no_streamable(error)
-}
-
-/// Whether a refusal of `initialize` comes from a modern server.
-pub(super) fn says_modern(error: &UpstreamError) -> bool {
-    let UpstreamError::Refused { answer, .. } = error.root() else {
-        return false;
-    };
-    matches!(
-        answer.error_code(),
-        Some(UNSUPPORTED_VERSION | HEADER_MISMATCH)
-    )
-}
-
-fn is_refusal(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 404 | 405)
-}
-
-fn discover_params(shared: &Shared, version: Version) -> Box<Raw> {
-    envelope::with_modern_meta(
-        None,
-        &OutgoingMeta {
-            version,
-            capabilities: &carried(),
-            client_info: &shared.settings.client_info,
-            log_level: None,
-            progress_token: None,
-            trace: &TraceContext::default(),
-        },
-    )
-}
-
-async fn discover_over_http(
-    shared: &Shared,
-    target: &Target,
-    version: Version,
-    deadline: Instant,
-) -> Reply {
-    let id = shared.next_id();
-    let message = body(
-        &id,
-        method::DISCOVER,
-        Some(&discover_params(shared, version)),
-    );
-    let mut headers = HeaderMap::with_capacity(8);
-    header::standard_headers(&mut headers, version, method::DISCOVER, None);
-    let response = match shared.http.post(target, headers, message, deadline).await {
-        Ok(response) => response,
-        Err(error) => return Reply::Failed(error),
-    };
-    let status = response.status();
-    if !status.is_success() {
-        let (error, text) = failure(response, deadline).await;
-        return match rpc_error(status, text.as_ref(), &id) {
-            Some(answer) => Reply::Answer(Some(status), answer),
-            None => Reply::Failed(error),
-        };
-    }
-    let limit = shared.settings.max_message_bytes;
-    match read_whole(response, &id, limit, deadline).await {
-        Ok(answer) => Reply::Answer(Some(status), answer),
-        Err(error) => Reply::Failed(error),
-    }
-}
-
-/// The description of the demo server.
-pub(super) fn describe_demo() -> Result<Description, UpstreamError> {
-    match demo::answer(method::DISCOVER, None) {
-        Answer::Result(result) => describe_discovered(
-            &result,
-            Version::LATEST_MODERN,
-            vec![Version::LATEST_MODERN.as_str().to_owned()],
-        ),
-        answer @ Answer::Error(_) => Err(UpstreamError::Refused {
-            status: None,
-            answer,
-        }),
-    }
-}
-
-/// What this gateway can carry back from a server to a client that supports it.
-fn carried() -> ClientCapabilities {
-    let all = crate::mcp::json::raw(&serde_json::json!({
-        "elicitation": {"form": {}, "url": {}},
-        "roots": {},
-        "sampling": {},
-    }));
-    ClientCapabilities::parse(&all).unwrap_or_else(|_| ClientCapabilities::none())
 }

@@ -19,12 +19,13 @@ use tracing::debug;
 
 use super::{
     ClientSession, Shared, UpstreamError,
+    kept::Kept,
     open::Want,
     peer::{Peer, Speaks},
     router::Owner,
     session::{Lease, Session},
 };
-use crate::mcp::{capabilities::ClientCapabilities, version::Version};
+use crate::mcp::{Raw, capabilities::ClientCapabilities, version::Version};
 
 /// An opening goes on this long for others when its caller's deadline is near.
 const OPEN_AT_LEAST: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ struct Slot {
     opening: Arc<tokio::sync::Mutex<()>>,
     /// When and why the last opening failed.
     failed: Mutex<Option<(Instant, UpstreamError)>>,
+    /// What the client's session was asked to remember.
+    kept: Mutex<Kept>,
 }
 
 /// All sessions toward one replica.
@@ -199,6 +202,11 @@ impl Slots {
         }
     }
 
+    /// Notes what a client's session is asked to remember.
+    pub(super) fn keep(&self, key: &SlotKey, method: &str, params: &Raw) {
+        lock(&self.slot(key).kept).note(method, params);
+    }
+
     /// Adds a session that was opened for another reason.
     pub(super) fn put(&self, key: &SlotKey, session: Arc<Session>) {
         lock(&self.slot(key).sessions).push(session);
@@ -319,6 +327,8 @@ impl Slot {
             });
         match opened {
             Ok((session, lease)) => {
+                let kept = lock(&self.kept).clone();
+                kept.tell(peer, shared, &session, deadline).await;
                 lock(&self.sessions).push(session);
                 Ok(lease)
             }

@@ -22,7 +22,9 @@ use crate::mcp::{
     Raw,
     capabilities::ClientCapabilities,
     envelope::{self, OutgoingMeta, TraceContext},
-    error::{HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION},
+    error::{
+        HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, UNSUPPORTED_VERSION,
+    },
     header,
     json::RawObject,
     message::{self, Answer, RequestId},
@@ -35,8 +37,9 @@ use crate::mcp::{
 pub(super) enum Failure {
     /// There is nothing more to try here.
     Error(UpstreamError),
-    /// The session is unknown at the other side; the request did not run.
-    SessionLost,
+    /// The session is unknown at the other side; the request did not run. If
+    /// a new session changes nothing, this is the answer.
+    SessionLost(Option<Answer>),
     /// The replica seems to speak another version than assumed; the request
     /// did not run. If it does speak that version, this is the outcome.
     Doubted(Box<Result<Answer, UpstreamError>>),
@@ -47,7 +50,7 @@ impl Failure {
     pub(super) fn into_error(self) -> UpstreamError {
         match self {
             Self::Error(error) => error,
-            Self::SessionLost => UpstreamError::SessionLost,
+            Self::SessionLost(_) => UpstreamError::SessionLost,
             Self::Doubted(outcome) => match *outcome {
                 Err(error) => error,
                 Ok(answer) => UpstreamError::Refused {
@@ -173,7 +176,7 @@ pub(super) async fn on_session(
             return Err(Failure::Error(match error {
                 // What a stream's server refuses with a status did not run.
                 UpstreamError::Http { status, .. } if status == StatusCode::NOT_FOUND => {
-                    return Err(Failure::SessionLost);
+                    return Err(Failure::SessionLost(None));
                 }
                 other => other,
             }));
@@ -284,10 +287,28 @@ async fn begin_legacy(
         return Ok(begin(response, id, limit, deadline).await?);
     }
     let (error, body) = failure(response, deadline).await;
-    if has_session && is_session_loss(status, &error, body.as_ref()) {
-        return Err(Failure::SessionLost);
+    let answer = rpc_error(status, body.as_ref(), id);
+    let code = answer.as_ref().and_then(Answer::error_code);
+    if let Some(HEADER_MISMATCH | UNSUPPORTED_VERSION) = code
+        && let Some(answer) = answer
+    {
+        let status = Some(status);
+        let refused = UpstreamError::Refused { status, answer };
+        return Err(Failure::Doubted(Box::new(Err(refused))));
     }
-    match rpc_error(status, body.as_ref(), id) {
+    if has_session && is_session_loss(status, &error, body.as_ref()) {
+        let said = answer.filter(|_| code == Some(METHOD_NOT_FOUND));
+        return Err(Failure::SessionLost(said));
+    }
+    // How a modern server says that the envelope is missing; legacy ones
+    // answer bad parameters with 200.
+    if status == StatusCode::BAD_REQUEST
+        && code == Some(INVALID_PARAMS)
+        && let Some(answer) = answer
+    {
+        return Err(Failure::Doubted(Box::new(Ok(answer))));
+    }
+    match answer {
         Some(answer) => Ok(Begun::Answered(VecDeque::new(), answer)),
         None => Err(Failure::Error(error)),
     }

@@ -258,7 +258,7 @@ impl EventStream {
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStream")
-            .field("uri", &self.origin.target.uri)
+            .field("uri", &self.origin.target)
             .field("on_end", &self.on_end)
             .field("last_id", &self.last_id)
             .finish_non_exhaustive()

@@ -41,6 +41,15 @@ pub(super) enum Owner {
     Client,
 }
 
+/// What the channel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Everything: what belongs to a call comes here, named or not.
+    Shared,
+    /// What belongs to no call, if the server is well made.
+    Standalone,
+}
+
 /// What a registered call can be given.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Interest {
@@ -54,6 +63,7 @@ pub(super) struct Interest {
 #[derive(Debug)]
 pub(super) struct Router {
     owner: Owner,
+    kind: Kind,
     changes: Changes,
     state: Mutex<State>,
     /// Notified when a listener goes.
@@ -92,9 +102,10 @@ pub(super) enum Routed {
 }
 
 impl Router {
-    pub(super) fn new(owner: Owner, changes: Changes) -> Arc<Self> {
+    pub(super) fn new(owner: Owner, kind: Kind, changes: Changes) -> Arc<Self> {
         Arc::new(Self {
             owner,
+            kind,
             changes,
             state: Mutex::default(),
             listener_gone: Notify::new(),
@@ -232,7 +243,10 @@ impl Router {
             notice.method.as_str(),
             method::LOG_MESSAGE | method::CANCELLED
         );
-        if about_a_call && let Some(call) = state.only_call(|call| call.interest.logs) {
+        if about_a_call
+            && !self.is_for_listener(&state)
+            && let Some(call) = state.only_call(|call| call.interest.logs)
+        {
             deliver(&call.events, Incoming::Notification(notice));
             return;
         }
@@ -253,7 +267,10 @@ impl Router {
             method,
             params,
         };
-        let target = state.only_call(|call| call.interest.questions);
+        let target = match self.is_for_listener(&state) {
+            true => None,
+            false => state.only_call(|call| call.interest.questions),
+        };
         let delivered = match (target, self.owner) {
             (Some(call), _) => deliver(&call.events, question),
             // Several calls, one client: whichever call is asked, the client answers.
@@ -271,6 +288,12 @@ impl Router {
             &id,
             &Answer::error(&RpcError::internal(why)),
         ))
+    }
+
+    /// Whether what names no call goes to the client's listener first, on the
+    /// same stream as the server sent it.
+    fn is_for_listener(&self, state: &State) -> bool {
+        self.owner == Owner::Client && self.kind == Kind::Standalone && !state.listeners.is_empty()
     }
 
     fn remove(&self, place: &Place) {

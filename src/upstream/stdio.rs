@@ -31,7 +31,7 @@ use super::{
     incoming::{self, cause, ended},
     link::{Channel, Link},
     peer::{Peer, Way},
-    router::{Owner, Router},
+    router::{Kind, Owner, Router},
 };
 use crate::{
     servers::StdioCommand,
@@ -128,7 +128,7 @@ pub(super) async fn spawn(
     let link = Link::new(
         peer.id.clone(),
         Channel::Stdio { input },
-        Router::new(owner, peer.changes.clone()),
+        Router::new(owner, Kind::Shared, peer.changes.clone()),
         shared.closing.child_token(),
     );
     let gone = CancellationToken::new();

@@ -10,7 +10,7 @@ use super::Incoming;
 use crate::{
     cache::{CacheStatus, Scope},
     lists::{Caller, ListError, Target},
-    mcp::{Raw, capabilities::ServerCapabilities, json, version::Era},
+    mcp::{Raw, capabilities::ServerCapabilities, json},
     servers::Server,
 };
 
@@ -32,8 +32,6 @@ pub(crate) struct About {
     pub(crate) public: bool,
     /// How it was come by.
     pub(crate) status: CacheStatus,
-    /// The era of a single server; the merged endpoint speaks for itself.
-    pub(crate) era: Option<Era>,
 }
 
 /// `{name, version}` of this gateway.
@@ -72,7 +70,6 @@ async fn about_server(
         ttl: served.remaining,
         public: served.scope == Scope::Public,
         status: served.status,
-        era: Some(document.version.era()),
     })
 }
 
@@ -111,6 +108,5 @@ async fn about_all(incoming: &Incoming, caller: &Caller, deadline: Instant) -> A
         },
         public: answers.iter().all(|served| served.scope == Scope::Public),
         status,
-        era: None,
     }
 }

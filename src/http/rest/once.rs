@@ -13,10 +13,13 @@ use crate::{
     http::{error::RestError, record::Record},
     ids::Principal,
     lists::Caller,
-    mcp::{Raw, envelope::TraceContext, json::RawObject, message::Answer, method},
-    relay::RelayError,
+    mcp::{
+        Raw, capabilities::ClientCapabilities, envelope::TraceContext, json::RawObject,
+        message::Answer, method,
+    },
+    relay::{Call, RelayError},
     servers::Server,
-    telemetry::metrics::Outcome,
+    telemetry::{metrics::Outcome, traces},
     upstream::UpstreamError,
 };
 
@@ -94,18 +97,19 @@ impl Once<'_> {
     async fn answer(&self, gateway: &Gateway) -> Result<Answer, RelayError> {
         let deadline = Instant::now() + self.server.timeout;
         let headers = self.param_headers(gateway, deadline).await;
-        gateway
-            .relay
-            .call_once(
-                self.server,
-                self.method,
-                self.params,
-                &self.principal,
-                self.trace,
-                headers,
-                deadline,
-            )
-            .await
+        let call = Call {
+            server: Arc::clone(self.server),
+            method: self.method.to_owned(),
+            params: Some(self.params.to_owned()),
+            principal: self.principal,
+            capabilities: ClientCapabilities::none(),
+            log_level: None,
+            progress_token: None,
+            trace: traces::outgoing(self.trace),
+            headers,
+            session: None,
+        };
+        gateway.relay.call_once(&call, deadline).await
     }
 
     /// The headers that repeat arguments, when the tool asks for that.

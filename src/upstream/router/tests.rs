@@ -17,7 +17,7 @@ const LOGS: Interest = Interest {
 };
 
 fn router(owner: Owner) -> Arc<Router> {
-    Router::new(owner, Changes::new())
+    Router::new(owner, Kind::Shared, Changes::new())
 }
 
 fn message(value: &Value) -> Incoming {
@@ -108,6 +108,21 @@ async fn a_clients_messages_wait_for_its_listener_and_go_to_the_newest() {
     assert!(router.has_listeners());
     drop(first);
     assert!(!router.has_listeners());
+}
+
+#[tokio::test]
+async fn on_a_standalone_stream_the_clients_listener_comes_first() {
+    let router = Router::new(Owner::Client, Kind::Standalone, Changes::new());
+    let mut call = router.register(&id(1), ASKED).unwrap();
+    router.route(question("a"));
+    assert!(matches!(call.next().await, Ok(Incoming::Request { .. })));
+    let mut listener = router.listen().unwrap();
+    router.route(question("b"));
+    assert!(matches!(
+        listener.next().await,
+        Ok(Incoming::Request { .. })
+    ));
+    assert_pending!(task::spawn(call.next()).poll());
 }
 
 #[tokio::test]

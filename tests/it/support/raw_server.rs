@@ -24,20 +24,20 @@ use tokio::{
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub struct RawRequest {
-    pub method: String,
-    pub path: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct RawRequest {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// Which connection it came on, from 0.
-    pub connection: usize,
+    pub(crate) connection: usize,
     /// How many requests came before it, over all connections.
-    pub index: usize,
+    pub(crate) index: usize,
 }
 
 impl RawRequest {
     /// The first header of that name, in any case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(n, _)| n.eq_ignore_ascii_case(name))
@@ -45,12 +45,12 @@ impl RawRequest {
     }
 
     /// The body as JSON, `null` when it is none.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
     /// The JSON-RPC method of the body, or an empty text.
-    pub fn rpc_method(&self) -> String {
+    pub(crate) fn rpc_method(&self) -> String {
         self.json()["method"]
             .as_str()
             .unwrap_or_default()
@@ -58,31 +58,31 @@ impl RawRequest {
     }
 
     /// The JSON-RPC id of the body.
-    pub fn rpc_id(&self) -> Value {
+    pub(crate) fn rpc_id(&self) -> Value {
         self.json()["id"].clone()
     }
 
     /// A response carrying `result`, for this request.
-    pub fn result(&self, result: Value) -> Value {
+    pub(crate) fn result(&self, result: Value) -> Value {
         serde_json::json!({"jsonrpc": "2.0", "id": self.rpc_id(), "result": result})
     }
 
     /// A response carrying an error, for this request.
-    pub fn error(&self, code: i64, message: &str) -> Value {
+    pub(crate) fn error(&self, code: i64, message: &str) -> Value {
         serde_json::json!({"jsonrpc": "2.0", "id": self.rpc_id(), "error": {"code": code, "message": message}})
     }
 }
 
 /// Text that handlers push into a response that is open elsewhere.
 #[derive(Debug, Clone, Default)]
-pub struct Feed {
+pub(crate) struct Feed {
     text: Arc<Mutex<VecDeque<String>>>,
     pushed: Arc<Notify>,
 }
 
 impl Feed {
     /// Adds text; whoever follows the feed writes it.
-    pub fn push(&self, text: impl Into<String>) {
+    pub(crate) fn push(&self, text: impl Into<String>) {
         self.text
             .lock()
             .expect("not poisoned")
@@ -103,7 +103,7 @@ impl Feed {
 
 /// One step of an answer.
 #[derive(Debug, Clone)]
-pub enum Step {
+pub(crate) enum Step {
     /// Bytes, written and flushed at once.
     Write(Vec<u8>),
     /// A pause.
@@ -120,29 +120,29 @@ pub enum Step {
 
 /// What to do with a request: steps, then the next request on the connection.
 #[derive(Debug, Clone, Default)]
-pub struct Reply {
+pub(crate) struct Reply {
     steps: Vec<Step>,
     chunked: bool,
 }
 
 impl Reply {
     /// No bytes at all until the client goes.
-    pub fn hang() -> Self {
+    pub(crate) fn hang() -> Self {
         Self::default().then(Step::Hang)
     }
 
     /// Closes without an answer.
-    pub fn close() -> Self {
+    pub(crate) fn close() -> Self {
         Self::default().then(Step::Close)
     }
 
     /// Bytes that need not be HTTP.
-    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::default().then(Step::Write(bytes.into()))
     }
 
     /// A complete response.
-    pub fn full(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn full(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let mut head = head(status, headers);
         head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
@@ -152,29 +152,29 @@ impl Reply {
     }
 
     /// A complete JSON response.
-    pub fn json(status: u16, body: &Value) -> Self {
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self::json_with(status, &[], body)
     }
 
     /// A complete JSON response with more headers.
-    pub fn json_with(status: u16, headers: &[(&str, &str)], body: &Value) -> Self {
+    pub(crate) fn json_with(status: u16, headers: &[(&str, &str)], body: &Value) -> Self {
         let mut all = vec![("content-type", "application/json")];
         all.extend_from_slice(headers);
         Self::full(status, &all, body.to_string())
     }
 
     /// A response without body.
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self::full(status, &[], "")
     }
 
     /// The beginning of an event stream; end it with [`end`](Self::end) or a step.
-    pub fn sse() -> Self {
+    pub(crate) fn sse() -> Self {
         Self::sse_with(&[])
     }
 
     /// The beginning of an event stream with more headers.
-    pub fn sse_with(headers: &[(&str, &str)]) -> Self {
+    pub(crate) fn sse_with(headers: &[(&str, &str)]) -> Self {
         let mut all = vec![
             ("content-type", "text/event-stream"),
             ("transfer-encoding", "chunked"),
@@ -186,17 +186,17 @@ impl Reply {
     }
 
     /// An event with data only.
-    pub fn event(self, data: &Value) -> Self {
+    pub(crate) fn event(self, data: &Value) -> Self {
         self.text(&format!("data: {data}\n\n"))
     }
 
     /// An event with an id.
-    pub fn event_with_id(self, id: &str, data: &Value) -> Self {
+    pub(crate) fn event_with_id(self, id: &str, data: &Value) -> Self {
         self.text(&format!("id: {id}\ndata: {data}\n\n"))
     }
 
     /// Bytes of the body, as one chunk of a stream.
-    pub fn text(self, text: &str) -> Self {
+    pub(crate) fn text(self, text: &str) -> Self {
         let bytes = if self.chunked {
             format!("{:x}\r\n{text}\r\n", text.len())
         } else {
@@ -206,17 +206,17 @@ impl Reply {
     }
 
     /// Writes what is pushed into the feed, as chunks, until the client goes.
-    pub fn feed(self, feed: &Feed) -> Self {
+    pub(crate) fn feed(self, feed: &Feed) -> Self {
         self.then(Step::Follow(feed.clone()))
     }
 
     /// Ends an event stream in order.
-    pub fn end(self) -> Self {
+    pub(crate) fn end(self) -> Self {
         self.then(Step::Write(b"0\r\n\r\n".to_vec()))
     }
 
     /// Adds a step.
-    pub fn then(mut self, step: Step) -> Self {
+    pub(crate) fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
         self
     }
@@ -241,7 +241,7 @@ struct Log {
 }
 
 /// The server. Dropping it closes the listener and all connections.
-pub struct RawServer {
+pub(crate) struct RawServer {
     address: SocketAddr,
     log: Arc<Log>,
     accepting: JoinHandle<()>,
@@ -249,7 +249,9 @@ pub struct RawServer {
 
 impl RawServer {
     /// Listens on a free loopback port.
-    pub async fn start(handler: impl Fn(&RawRequest) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        handler: impl Fn(&RawRequest) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
         let log = Arc::new(Log::default());
@@ -261,22 +263,18 @@ impl RawServer {
         }
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// `http://ADDRESS{path}`.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// All requests so far.
-    pub fn requests(&self) -> Vec<RawRequest> {
+    pub(crate) fn requests(&self) -> Vec<RawRequest> {
         self.log.requests.lock().expect("not poisoned").clone()
     }
 
     /// The JSON-RPC methods (or HTTP methods of bodiless requests) so far.
-    pub fn methods(&self) -> Vec<String> {
+    pub(crate) fn methods(&self) -> Vec<String> {
         self.requests()
             .iter()
             .map(|request| match request.rpc_method() {
@@ -288,17 +286,17 @@ impl RawServer {
     }
 
     /// Connections accepted so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.log.connections.load(Ordering::SeqCst)
     }
 
     /// How many times a client closed while a step was hanging.
-    pub fn hangups(&self) -> usize {
+    pub(crate) fn hangups(&self) -> usize {
         self.log.hangups.load(Ordering::SeqCst)
     }
 
     /// Waits until `found` gives something, at most five seconds.
-    pub async fn until<T>(&self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
         let waiting = async {
             loop {
                 let changed = self.log.changed.notified();
@@ -317,7 +315,7 @@ impl RawServer {
     }
 
     /// Waits for a request with that JSON-RPC method (or HTTP method).
-    pub async fn request(&self, method: &str) -> RawRequest {
+    pub(crate) async fn request(&self, method: &str) -> RawRequest {
         self.until(method, |server| {
             let named = |r: &RawRequest| r.rpc_method() == method || r.method == method;
             server.requests().into_iter().find(named)

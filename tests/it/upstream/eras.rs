@@ -345,6 +345,70 @@ async fn an_old_modern_verdict_is_corrected_and_the_request_sent_again() {
 }
 
 #[tokio::test]
+async fn a_modern_replica_in_the_place_of_a_legacy_one_says_so() {
+    for (code, status) in [(-32602, 400), (-32020, 400), (-32022, 400)] {
+        let upgraded = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let flag = std::sync::Arc::clone(&upgraded);
+        let old = legacy(|request| Reply::json(200, &request.result(json!({"old": true}))));
+        let server = RawServer::start(move |request| {
+            if !flag.load(std::sync::atomic::Ordering::SeqCst) {
+                return old(request);
+            }
+            match request.rpc_method().as_str() {
+                "server/discover" => Reply::json(200, &request.result(discovery())),
+                _ if request.header("mcp-method").is_some() => {
+                    Reply::json(200, &request.result(json!({"resultType": "complete"})))
+                }
+                _ => Reply::json(status, &request.error(code, "no envelope")),
+            }
+        })
+        .await;
+        let side = Side::http(&server.url("/mcp"));
+        let call = || side.ask("tools/list", json!({}));
+        assert_eq!(call().await.unwrap()["old"], true);
+        upgraded.store(true, std::sync::atomic::Ordering::SeqCst);
+        if code == -32602 {
+            // Right after a probe an answer is believed.
+            assert_eq!(call().await.unwrap()["error"]["code"], code);
+        } else {
+            assert_eq!(call().await.unwrap()["resultType"], "complete");
+        }
+    }
+}
+
+#[tokio::test]
+async fn redirects_within_the_origin_are_followed_and_remembered() {
+    let server = RawServer::start(|request| match request.path.as_str() {
+        "/mcp" => Reply::full(307, &[("location", "/mcp/")], ""),
+        _ if request.rpc_method() == "server/discover" => {
+            Reply::json(200, &request.result(discovery()))
+        }
+        _ => Reply::json(200, &request.result(json!({"resultType": "complete"}))),
+    })
+    .await;
+    let side = Side::http(&server.url("/mcp"));
+    for _ in 0..3 {
+        side.ask("tools/list", json!({})).await.unwrap();
+    }
+    let paths: Vec<String> = server.requests().into_iter().map(|r| r.path).collect();
+    assert_eq!(paths, ["/mcp", "/mcp/", "/mcp/", "/mcp/", "/mcp/"]);
+
+    let elsewhere = RawServer::start(|_| Reply::status(200)).await;
+    let target = elsewhere.url("/mcp");
+    let server = RawServer::start(move |_| Reply::full(307, &[("location", &target)], "")).await;
+    let side = Side::http(&server.url("/mcp"));
+    let error = side.ask("tools/list", json!({})).await.unwrap_err();
+    assert!(
+        matches!(error.root(), UpstreamError::Http { .. }),
+        "{error:?}"
+    );
+    assert!(
+        elsewhere.requests().is_empty(),
+        "another origin is never called"
+    );
+}
+
+#[tokio::test]
 async fn errors_of_a_modern_replica_pass_up_with_any_status() {
     for status in [200, 400, 404] {
         let server = RawServer::start(move |request| match request.rpc_method().as_str() {

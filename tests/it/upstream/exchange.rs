@@ -204,9 +204,9 @@ async fn breaking(
     let id = std::sync::Mutex::new(Value::Null);
     RawServer::start(legacy(move |request| {
         if request.method == "GET" {
-            return then(id.lock().unwrap().clone());
+            return then(id.lock().expect("not poisoned").clone());
         }
-        *id.lock().unwrap() = request.rpc_id();
+        *id.lock().expect("not poisoned") = request.rpc_id();
         first(request)
     }))
     .await

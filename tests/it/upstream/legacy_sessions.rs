@@ -87,6 +87,49 @@ async fn a_lost_session_is_made_again_once_and_the_request_resent() {
 }
 
 #[tokio::test]
+async fn a_new_session_is_told_what_the_lost_one_knew() {
+    let (server, forget) = forgetful(|| Reply::status(404)).await;
+    let side = Side::http(&server.url("/mcp"));
+    let call = async |method: &str, params: Value| {
+        let calling = side.call(method, params, json!({}), dedicated("c1"));
+        answer_of(calling.await.unwrap()).await.unwrap()
+    };
+    call("logging/setLevel", json!({"level": "error"})).await;
+    call("resources/subscribe", json!({"uri": "a://1"})).await;
+    call("resources/subscribe", json!({"uri": "a://2"})).await;
+    call("resources/unsubscribe", json!({"uri": "a://2"})).await;
+    forget.store(true, Ordering::SeqCst);
+    call("tools/list", json!({})).await;
+    let told: Vec<Value> = server
+        .requests()
+        .iter()
+        .filter(|r| r.header("mcp-session-id") == Some("s2"))
+        .map(|r| json!([r.rpc_method(), r.json()["params"]["uri"]]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!(["notifications/initialized", null]),
+            json!(["logging/setLevel", null]),
+            json!(["resources/subscribe", "a://1"]),
+            json!(["tools/list", null]),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_404_that_means_an_unknown_method_is_an_answer() {
+    let server = RawServer::start(legacy(|request| match request.rpc_method().as_str() {
+        "vendor/odd" => Reply::json(404, &request.error(-32601, "Method not found")),
+        _ => ok(request),
+    }))
+    .await;
+    let side = Side::http(&server.url("/mcp"));
+    let answer = side.ask("vendor/odd", json!({})).await.unwrap();
+    assert_eq!(answer["error"]["code"], -32601);
+}
+
+#[tokio::test]
 async fn many_callers_of_a_lost_session_make_one_new_session() {
     let (server, forget) = forgetful(|| Reply::status(404)).await;
     let side = Side::http(&server.url("/mcp"));

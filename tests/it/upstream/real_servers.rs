@@ -61,9 +61,11 @@ impl ServerHandler for Fixture {
     ) -> Result<ListToolsResult, ErrorData> {
         let schema = json!({"type": "object"});
         let schema = schema.as_object().expect("an object").clone();
-        let mut list = ListToolsResult::default();
-        list.tools = vec![Tool::new("echo", "echoes", Arc::new(schema))];
-        Ok(list)
+        Ok(ListToolsResult::with_all_items(vec![Tool::new(
+            "echo",
+            "echoes",
+            Arc::new(schema),
+        )]))
     }
 
     async fn call_tool(

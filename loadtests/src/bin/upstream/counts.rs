@@ -19,6 +19,11 @@ impl Counts {
         self.connections.fetch_add(1, Relaxed);
     }
 
+    /// The driver's, which asks once per connection: no part of the load.
+    pub(crate) fn connection_only_asks_for_counts(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
     pub(crate) fn request(&self, method: &str) {
         let counter = match method {
             "tools/call" => &self.calls,

@@ -97,7 +97,10 @@ impl Upstream {
 
     fn get(&self, path: &str) -> Answer {
         let array = match path {
-            "/stats" => return json(self.counts.to_json()),
+            "/stats" => {
+                self.counts.connection_only_asks_for_counts();
+                return json(self.counts.to_json());
+            }
             "/mcp/demo/tools/list" | "/mcp/sessions/tools/list" => self.catalogue.one(),
             "/mcp/*/tools/list" => self.catalogue.merged(),
             "/mcp/demo" | "/mcp/sessions" => return status(StatusCode::METHOD_NOT_ALLOWED),
