@@ -70,7 +70,7 @@ async fn odd(call: Call) -> Outcome {
 
 enum Client {
     Modern,
-    Legacy(Session),
+    Legacy(Box<Session>),
 }
 
 async fn start(client: Speaks, server: Speaks) -> (TestNode, FakeServer, Client) {
@@ -78,7 +78,7 @@ async fn start(client: Speaks, server: Speaks) -> (TestNode, FakeServer, Client)
     let node = Setup::up(&server).start().await;
     let client = match client {
         Speaks::Modern => Client::Modern,
-        _ => Client::Legacy(legacy("2025-11-25").open(&node).await),
+        _ => Client::Legacy(Box::new(legacy("2025-11-25").open(&node).await)),
     };
     (node, server, client)
 }

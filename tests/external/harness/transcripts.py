@@ -18,6 +18,9 @@ from typing import Any
 OWN_META = ("io.modelcontextprotocol/serverInfo",)
 MODERN_FIELDS = ("resultType", "cacheScope")
 DIFF_LINES = 40
+# The fixture tells of this change only in the session that caused it. A modern client has no session, and the
+# one its calls share at a legacy server is not the one the gateway watches.
+OF_ONE_SESSION = ("test_trigger_resource_update",)
 
 
 def differences(
@@ -36,7 +39,7 @@ def differences(
         _compare(found, "connection", _connection(direct), _connection(through))
     taken = through["steps"] + [None] * (len(direct["steps"]) - len(through["steps"]))
     for number, (step, before, after) in enumerate(zip(plan, direct["steps"], taken, strict=True), 1):
-        if "skipped" in before:
+        if "skipped" in before or (translated and step.get("call") in OF_ONE_SESSION):
             continue
         name = f"step {number}, {' '.join(str(value) for value in step.values())}"
         if after is None:

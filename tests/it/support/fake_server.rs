@@ -395,16 +395,6 @@ impl FakeServer {
         self.shared.changed.notify_waiters();
     }
 
-    /// Forgets all sessions.
-    pub(crate) fn forget_sessions(&self) {
-        lock(&self.shared.sessions).clear();
-    }
-
-    /// How many sessions are open.
-    pub(crate) fn open_sessions(&self) -> usize {
-        lock(&self.shared.sessions).len()
-    }
-
     /// Says on every change stream that a list changed (`"tools"`), once
     /// somebody listens.
     pub(crate) async fn list_changed(&self, list: &str) {
@@ -433,11 +423,6 @@ impl FakeServer {
             (told > 0).then_some(told)
         });
         within("somebody who listens", told).await;
-    }
-
-    /// Ends all listen streams in good order.
-    pub(crate) fn end_listens(&self) {
-        modern::end_listens(&self.shared);
     }
 
     /// What clients did that they must not.

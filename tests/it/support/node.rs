@@ -19,7 +19,7 @@ use super::{
     eventually,
     fake_server::{FakeServer, Speaks},
     redis::RedisServer,
-    wire::{self, Owned, Reply, within},
+    wire::{self, Owned, within},
 };
 
 /// The configuration of a node, as text.
@@ -124,11 +124,6 @@ impl TestNode {
         let ended = within("the end of the node", &mut self.running.0).await;
         ended.expect("no panic").expect("no error");
     }
-
-    /// `GET` of a path.
-    pub(crate) async fn get(&self, path: &str) -> Reply {
-        wire::send(self.address, get(path)).await
-    }
 }
 
 impl Drop for TestNode {
@@ -146,7 +141,8 @@ fn get(path: &str) -> Request<http_body_util::Full<bytes::Bytes>> {
 /// Several nodes on one Redis.
 pub(crate) struct TestCluster {
     pub(crate) nodes: Vec<TestNode>,
-    pub(crate) redis: RedisServer,
+    /// Ends with the cluster.
+    _redis: RedisServer,
 }
 
 impl TestCluster {
@@ -170,7 +166,10 @@ impl TestCluster {
             })
             .await;
         }
-        let cluster = Self { nodes, redis };
+        let cluster = Self {
+            nodes,
+            _redis: redis,
+        };
         cluster.acquaint(cluster.a(), cluster.b()).await;
         cluster.acquaint(cluster.b(), cluster.a()).await;
         cluster
