@@ -39,7 +39,7 @@ def differences(
         _compare(found, "connection", _connection(direct), _connection(through))
     taken = through["steps"] + [None] * (len(direct["steps"]) - len(through["steps"]))
     for number, (step, before, after) in enumerate(zip(plan, direct["steps"], taken, strict=True), 1):
-        if "skipped" in before or (translated and step.get("call") in OF_ONE_SESSION):
+        if "skipped" in before or (translated and step.get("tool") in OF_ONE_SESSION):
             continue
         name = f"step {number}, {' '.join(str(value) for value in step.values())}"
         if after is None:
