@@ -420,6 +420,22 @@ async fn dead_and_hanging_servers_leave_merged_lists_alone() {
 }
 
 #[tokio::test]
+async fn sessions_a_server_forgot_are_made_again() {
+    let (node, server) = node_with(SESSIONS).await;
+    let session = legacy("2025-11-25").open(&node).await;
+    for _ in 0..2 {
+        call("echo", json!({})).result(&node).await;
+        session.call("echo", json!({})).await.result();
+        server.forget_sessions();
+    }
+    alive(&node).await;
+    session.call("echo", json!({})).await.result();
+    // Each ran once, whatever was sent again.
+    let answered = server.seen("tools/call").len();
+    assert!(answered >= 6, "{answered}");
+}
+
+#[tokio::test]
 async fn garbage_from_a_server_is_an_error_here() {
     for answer in [
         Outcome::Http(200, "not JSON".into()),

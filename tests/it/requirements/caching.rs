@@ -211,6 +211,21 @@ async fn g51_an_updated_resource_is_read_again() {
 }
 
 #[tokio::test]
+async fn g51_a_lost_change_stream_ends_every_entry() {
+    let (node, server) = node_with(Speaks::Modern).await;
+    assert_eq!(tools(&node).await.len(), 5);
+    // Nobody is told of this one.
+    server.change(|contents| contents.tools.push(contents::tool("late")));
+    server.wait_for("subscriptions/listen", 1).await;
+    server.end_listens();
+    eventually("the list was asked for again", async || {
+        tools(&node).await.contains(&"late".to_owned())
+    })
+    .await;
+    assert!(server.seen("subscriptions/listen").len() > 1);
+}
+
+#[tokio::test]
 async fn g52_all_pages_of_a_list_have_one_scope() {
     let open = FakeServer::start(Speaks::Modern).await;
     let closed = Contents {

@@ -160,7 +160,12 @@ async fn stdio(kind: &str, log: &Path) -> TestNode {
         "/tests/it/support/stdio_server.py"
     );
     let command = json!(["python3", script, log, kind]);
-    let servers = format!("[servers.up]\ncommand = {command}\n[upstream]\nprobe_timeout = \"1s\"");
+    // Only silence has to be waited for; a slow start must not pass for it.
+    let probe = if kind == "silent" { "3s" } else { "20s" };
+    let servers = format!(
+        "[servers.up]\ncommand = {command}\n[upstream]\nprobe_timeout = \"{probe}\"\n\
+         [cache]\nlist_deadline = \"20s\"\nfetch_timeout = \"20s\"\nlock_ttl = \"30s\""
+    );
     Setup::new().section(&servers).start().await
 }
 

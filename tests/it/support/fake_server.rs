@@ -400,11 +400,6 @@ impl FakeServer {
         lock(&self.shared.sessions).clear();
     }
 
-    /// How many sessions are open.
-    pub(crate) fn open_sessions(&self) -> usize {
-        lock(&self.shared.sessions).len()
-    }
-
     /// Says on every change stream that a list changed (`"tools"`), once
     /// somebody listens.
     pub(crate) async fn list_changed(&self, list: &str) {

@@ -19,7 +19,7 @@ use super::{
     eventually,
     fake_server::{FakeServer, Speaks},
     redis::RedisServer,
-    wire::{self, Owned, Reply, within},
+    wire::{self, Owned, within},
 };
 
 /// The configuration of a node, as text.
@@ -123,11 +123,6 @@ impl TestNode {
     pub(crate) async fn stopped(mut self) {
         let ended = within("the end of the node", &mut self.running.0).await;
         ended.expect("no panic").expect("no error");
-    }
-
-    /// `GET` of a path.
-    pub(crate) async fn get(&self, path: &str) -> Reply {
-        wire::send(self.address, get(path)).await
     }
 }
 

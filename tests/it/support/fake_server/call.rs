@@ -59,10 +59,6 @@ impl Call {
         name.and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
-    pub(crate) fn arguments(&self) -> &Value {
-        &self.request.json["params"]["arguments"]
-    }
-
     /// The progress token of the request.
     pub(crate) fn token(&self) -> Value {
         self.request.meta("progressToken")
