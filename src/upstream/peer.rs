@@ -265,7 +265,8 @@ impl Peer {
             since: Instant::now(),
         });
         let before = self.verdict.swap(Some(Arc::clone(&verdict)));
-        if before.is_none_or(|before| before.speaks != speaks) {
+        let is_certain = speaks != Speaks::LegacyHttp { verified: false };
+        if is_certain && before.is_none_or(|before| before.speaks != speaks) {
             info!(replica = %self.id, ?speaks, "era found");
         }
         verdict

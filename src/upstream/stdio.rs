@@ -14,6 +14,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
@@ -275,9 +276,10 @@ fn describe(status: std::io::Result<ExitStatus>) -> String {
 }
 
 fn signal(group: Pid, signal: Signal) {
-    // ESRCH: nobody is left in the group, which is what is wanted.
-    if let Err(error) = killpg(group, signal) {
-        debug!(group = group.as_raw(), %signal, %error, "no signal sent");
+    match killpg(group, signal) {
+        // Nobody is left in the group, which is what is wanted.
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => debug!(group = group.as_raw(), %signal, %error, "no signal sent"),
     }
 }
 
