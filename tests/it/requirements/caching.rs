@@ -40,10 +40,7 @@ async fn g47_a_cached_answer_serves_only_the_same_question() {
         ..Contents::default()
     };
     let server = FakeServer::offering(Speaks::Modern, contents).await;
-    let node = Setup::up(&server)
-        .section("[cache]\npage_size = 2")
-        .start()
-        .await;
+    let node = Setup::up(&server).set("cache.page_size", "2").start().await;
     for _ in 0..2 {
         let first = modern("tools/list").result(&node).await;
         assert_eq!(names(&first), ["one", "two"]);
@@ -236,7 +233,7 @@ async fn g52_all_pages_of_a_list_have_one_scope() {
     let node = Setup::new()
         .server("open", &open.url())
         .server("closed", &closed.url())
-        .section("[cache]\npage_size = 2")
+        .set("cache.page_size", "2")
         .start()
         .await;
     for (path, scope, pages) in [

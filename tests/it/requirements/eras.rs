@@ -161,12 +161,16 @@ async fn stdio(kind: &str, log: &Path) -> TestNode {
     );
     let command = json!(["python3", script, log, kind]);
     // Only silence has to be waited for; a slow start must not pass for it.
-    let probe = if kind == "silent" { "3s" } else { "20s" };
-    let servers = format!(
-        "[servers.up]\ncommand = {command}\n[upstream]\nprobe_timeout = \"{probe}\"\n\
-         [cache]\nlist_deadline = \"20s\"\nfetch_timeout = \"20s\"\nlock_ttl = \"30s\""
-    );
-    Setup::new().section(&servers).start().await
+    let probe = if kind == "silent" {
+        "\"5s\""
+    } else {
+        "\"60s\""
+    };
+    Setup::new()
+        .program("up", &command)
+        .set("upstream.probe_timeout", probe)
+        .start()
+        .await
 }
 
 /// Lines that arrived, by process in the order of their first line.
