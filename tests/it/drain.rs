@@ -70,7 +70,7 @@ fn ready() -> http::Request<http_body_util::Full<bytes::Bytes>> {
 #[tokio::test]
 async fn the_end_of_the_drain_time_ends_everything() {
     let server = FakeServer::start(Speaks::Modern).await;
-    let node = NodeProcess::start(&Setup::up(&server).node("drain = \"1s\"")).await;
+    let node = NodeProcess::start(&Setup::up(&server).set("node.drain", "\"1s\"")).await;
     let mut streaming = call("wait", json!({}))
         .meta("progressToken", json!(1))
         .open_at(node.address)

@@ -1,5 +1,7 @@
 //! Payloads are not ours: what is not rewritten arrives byte for byte.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -10,6 +12,7 @@ use crate::support::{
     },
     legacy_client::{Session, legacy},
     node::{Setup, TestNode},
+    raw_server::{RawServer, Reply as RawReply},
     wire::Answered,
 };
 
@@ -263,4 +266,37 @@ async fn line_breaks_between_tokens_do_not_break_events() {
         let answered = session.call("stream", json!({})).await;
         assert_eq!(answered.result()["content"][0]["text"], "a", "{speaks:?}");
     }
+}
+
+#[tokio::test]
+async fn what_this_machine_cannot_represent_survives_too() {
+    // No number and no text of this program, and still JSON.
+    let odd = r#"{"huge":1E+400,"lone":"\ud800","zero":-0e-999}"#;
+    let seen = Arc::new(Mutex::new(String::new()));
+    let arrived = Arc::clone(&seen);
+    let server = RawServer::start(move |request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        let id = body.split(r#""id":"#).nth(1).and_then(|rest| rest.split([',', '}']).next());
+        let id = id.unwrap_or("null");
+        let result = if body.contains("server/discover") {
+            r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":60000,"cacheScope":"public","resultType":"complete"}"#.to_owned()
+        } else if body.contains("tools/list") {
+            format!(r#"{{"resultType":"complete","ttlMs":60000,"cacheScope":"public","tools":[{{"name":"odd","inputSchema":{{"type":"object"}},"x":{odd}}}]}}"#)
+        } else {
+            *arrived.lock().expect("not poisoned") = body.clone();
+            format!(r#"{{"resultType":"complete","content":[],"structuredContent":{odd}}}"#)
+        };
+        let response = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+        RawReply::full(200, &[("content-type", "application/json")], response)
+    })
+    .await;
+    let node = Setup::new().server("up", &server.url("/mcp")).start().await;
+    let list = modern("tools/list").open(&node).await.text().await;
+    assert!(list.contains(odd), "{list}");
+    let request = call("odd", json!("ODD"));
+    let body = request.text().replace("\"ODD\"", odd);
+    let result = request.body(body).open(&node).await.text().await;
+    assert!(result.contains(odd), "{result}");
+    let seen = seen.lock().expect("not poisoned").clone();
+    assert!(seen.contains(odd), "{seen}");
 }

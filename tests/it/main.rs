@@ -11,6 +11,7 @@ mod cli;
 mod drain;
 mod fidelity;
 mod redis;
+mod redis_cost;
 mod requirements;
 mod safety;
 mod store;

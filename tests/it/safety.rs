@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     client::{Modern, bare, call, modern, post},
+    eventually,
     fake_server::{Contents, FakeServer, SESSIONS, Speaks, call::Outcome},
     legacy_client::legacy,
     node::{Setup, TestNode, node_with},
@@ -166,7 +167,7 @@ async fn media_types_are_checked() {
 async fn oversized_bodies_are_refused_and_the_largest_is_not() {
     let (_, server) = node_with(Speaks::Modern).await;
     let node = Setup::up(&server)
-        .section("[limits]\nbody = \"64KiB\"")
+        .set("limits.body", "\"64KiB\"")
         .start()
         .await;
     let sized = |bytes: usize| {
@@ -199,7 +200,7 @@ async fn oversized_bodies_are_refused_and_the_largest_is_not() {
 async fn oversized_headers_are_refused() {
     let (_, server) = node_with(Speaks::Modern).await;
     let node = Setup::up(&server)
-        .section("[limits]\nheaders = \"8KiB\"")
+        .set("limits.headers", "\"8KiB\"")
         .start()
         .await;
     let large = "x".repeat(9 * 1024);
@@ -354,8 +355,10 @@ async fn a_dead_server_is_named_in_an_error() {
 async fn a_hanging_server_costs_its_timeout_and_no_more() {
     let hanging = RawServer::start(|_| RawReply::hang()).await;
     let node = Setup::new()
-        .server_with("up", &hanging.url("/mcp"), "timeout = \"1s\"")
-        .section("[upstream]\nprobe_timeout = \"1s\"\n[cache]\nlist_deadline = \"1s\"\nfetch_timeout = \"1s\"")
+        .server_with("up", &hanging.url("/mcp"), "1s")
+        .set("upstream.probe_timeout", "\"1s\"")
+        .set("cache.list_deadline", "\"1s\"")
+        .set("cache.fetch_timeout", "\"1s\"")
         .start()
         .await;
     for request in everything() {
@@ -371,7 +374,8 @@ async fn a_call_that_hangs_is_given_up_and_cancelled() {
     for speaks in [Speaks::Modern, SESSIONS] {
         let server = FakeServer::start(speaks).await;
         let node = Setup::new()
-            .server_with("up", &server.url(), "timeout = \"1s\"")
+            .server_with("up", &server.url(), "1s")
+            .server("fine", &server.url())
             .start()
             .await;
         let failed = call("wait", json!({})).send(&node).await;
@@ -385,7 +389,8 @@ async fn a_call_that_hangs_is_given_up_and_cancelled() {
             -32603,
             "{speaks:?}"
         );
-        alive(&node).await;
+        let fine = call("echo", json!({})).at("/mcp/fine");
+        assert_eq!(fine.send(&node).await.status, 200);
     }
 }
 
@@ -397,9 +402,15 @@ async fn dead_and_hanging_servers_leave_merged_lists_alone() {
         .server("good", &server.url())
         .server("dead", &dead())
         .server("slow", &hanging.url("/mcp"))
-        .section("[cache]\nlist_deadline = \"1s\"")
+        .set("cache.list_deadline", "\"1s\"")
         .start()
         .await;
+    // What is known of the good one is there, however busy the machine is.
+    eventually("the good server's list is cached", async || {
+        let list = modern("tools/list").at("/mcp/good").send(&node).await;
+        list.response.get("result").is_some()
+    })
+    .await;
     for _ in 0..2 {
         let list = modern("tools/list").at("/mcp").result(&node).await;
         let tools = list["tools"].as_array().expect("tools");
@@ -417,6 +428,22 @@ async fn dead_and_hanging_servers_leave_merged_lists_alone() {
     }
     let result = call("good__echo", json!({})).at("/mcp").result(&node).await;
     assert_eq!(result["content"][0]["text"], "echo");
+}
+
+#[tokio::test]
+async fn sessions_a_server_forgot_are_made_again() {
+    let (node, server) = node_with(SESSIONS).await;
+    let session = legacy("2025-11-25").open(&node).await;
+    for _ in 0..2 {
+        call("echo", json!({})).result(&node).await;
+        session.call("echo", json!({})).await.result();
+        server.forget_sessions();
+    }
+    alive(&node).await;
+    session.call("echo", json!({})).await.result();
+    // Each ran once, whatever was sent again.
+    let answered = server.seen("tools/call").len();
+    assert!(answered >= 6, "{answered}");
 }
 
 #[tokio::test]

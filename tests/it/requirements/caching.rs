@@ -40,10 +40,7 @@ async fn g47_a_cached_answer_serves_only_the_same_question() {
         ..Contents::default()
     };
     let server = FakeServer::offering(Speaks::Modern, contents).await;
-    let node = Setup::up(&server)
-        .section("[cache]\npage_size = 2")
-        .start()
-        .await;
+    let node = Setup::up(&server).set("cache.page_size", "2").start().await;
     for _ in 0..2 {
         let first = modern("tools/list").result(&node).await;
         assert_eq!(names(&first), ["one", "two"]);
@@ -211,6 +208,21 @@ async fn g51_an_updated_resource_is_read_again() {
 }
 
 #[tokio::test]
+async fn g51_a_lost_change_stream_ends_every_entry() {
+    let (node, server) = node_with(Speaks::Modern).await;
+    assert_eq!(tools(&node).await.len(), 5);
+    // Nobody is told of this one.
+    server.change(|contents| contents.tools.push(contents::tool("late")));
+    server.wait_for("subscriptions/listen", 1).await;
+    server.end_listens();
+    eventually("the list was asked for again", async || {
+        tools(&node).await.contains(&"late".to_owned())
+    })
+    .await;
+    assert!(server.seen("subscriptions/listen").len() > 1);
+}
+
+#[tokio::test]
 async fn g52_all_pages_of_a_list_have_one_scope() {
     let open = FakeServer::start(Speaks::Modern).await;
     let closed = Contents {
@@ -221,7 +233,7 @@ async fn g52_all_pages_of_a_list_have_one_scope() {
     let node = Setup::new()
         .server("open", &open.url())
         .server("closed", &closed.url())
-        .section("[cache]\npage_size = 2")
+        .set("cache.page_size", "2")
         .start()
         .await;
     for (path, scope, pages) in [

@@ -160,8 +160,17 @@ async fn stdio(kind: &str, log: &Path) -> TestNode {
         "/tests/it/support/stdio_server.py"
     );
     let command = json!(["python3", script, log, kind]);
-    let servers = format!("[servers.up]\ncommand = {command}\n[upstream]\nprobe_timeout = \"1s\"");
-    Setup::new().section(&servers).start().await
+    // Only silence has to be waited for; a slow start must not pass for it.
+    let probe = if kind == "silent" {
+        "\"5s\""
+    } else {
+        "\"60s\""
+    };
+    Setup::new()
+        .program("up", &command)
+        .set("upstream.probe_timeout", probe)
+        .start()
+        .await
 }
 
 /// Lines that arrived, by process in the order of their first line.

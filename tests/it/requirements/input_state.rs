@@ -69,7 +69,7 @@ async fn g66_tampered_and_foreign_states_are_refused() {
 async fn g66_an_expired_state_is_refused_and_its_call_cancelled() {
     let server = FakeServer::start(SESSIONS).await;
     let node = Setup::up(&server)
-        .section("[limits]\nwait = \"1s\"")
+        .set("limits.wait", "\"1s\"")
         .start()
         .await;
     let asked = ask().result(&node).await;
@@ -244,7 +244,8 @@ async fn g69_of_two_retries_at_once_one_gets_the_call() {
         } else {
             one
         };
-        assert_eq!(lost.code(), -32602);
+        // That it lost, or that it could not find out in time.
+        assert!(matches!(lost.code(), -32602 | -32603), "{}", lost.text);
     }
     assert_eq!(server.seen("response").len(), 5);
     assert_eq!(server.seen("tools/call").len(), 5);

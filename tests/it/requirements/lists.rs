@@ -24,7 +24,7 @@ async fn paged(speaks: Speaks) -> (FakeServer, Setup) {
         ..Contents::default()
     };
     let server = FakeServer::offering(speaks, contents).await;
-    let setup = Setup::up(&server).section("[cache]\npage_size = 2");
+    let setup = Setup::up(&server).set("cache.page_size", "2");
     (server, setup)
 }
 

@@ -102,6 +102,15 @@ async fn g78_a_session_works_on_any_node() {
 }
 
 #[tokio::test]
+async fn g78_nodes_without_a_secret_find_one_they_share() {
+    let server = FakeServer::start(Speaks::Modern).await;
+    let cluster = TestCluster::pair_without_secret(Setup::up(&server)).await;
+    let here = legacy("2025-11-25").open(cluster.a()).await;
+    let there = here.through(cluster.b());
+    there.call("echo", json!({})).await.result();
+}
+
+#[tokio::test]
 async fn g78_both_nodes_use_one_session_of_the_server() {
     let server = FakeServer::start(crate::support::fake_server::SESSIONS).await;
     let cluster = TestCluster::pair(Setup::up(&server)).await;

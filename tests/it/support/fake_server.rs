@@ -395,6 +395,11 @@ impl FakeServer {
         self.shared.changed.notify_waiters();
     }
 
+    /// Forgets all sessions.
+    pub(crate) fn forget_sessions(&self) {
+        lock(&self.shared.sessions).clear();
+    }
+
     /// Says on every change stream that a list changed (`"tools"`), once
     /// somebody listens.
     pub(crate) async fn list_changed(&self, list: &str) {

@@ -1,6 +1,7 @@
 //! Real nodes: in this process, or as processes of their own.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -22,17 +23,35 @@ use super::{
     wire::{self, Owned, within},
 };
 
-/// The configuration of a node, as text.
-#[derive(Debug, Clone, Default)]
+/// The configuration of a node. Times are long where a test waits for none of
+/// them: the machine may be busy with something else.
+#[derive(Debug, Clone)]
 pub(crate) struct Setup {
-    node: String,
+    /// Values as TOML, by section and key.
+    sections: BTreeMap<String, BTreeMap<String, String>>,
     servers: String,
-    sections: String,
 }
+
+const PATIENT: [(&str, &str); 8] = [
+    ("node.demo", "false"),
+    ("cache.list_deadline", "\"60s\""),
+    ("cache.fetch_timeout", "\"60s\""),
+    ("cache.lock_ttl", "\"90s\""),
+    ("upstream.connect_timeout", "\"30s\""),
+    ("upstream.probe_timeout", "\"30s\""),
+    ("limits.header_timeout", "\"5m\""),
+    ("limits.body_timeout", "\"5m\""),
+];
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self::default()
+        let empty = Self {
+            sections: BTreeMap::new(),
+            servers: String::new(),
+        };
+        PATIENT
+            .iter()
+            .fold(empty, |setup, (key, value)| setup.set(key, value))
     }
 
     /// One server, named `up`.
@@ -42,45 +61,47 @@ impl Setup {
 
     /// Another server.
     pub(crate) fn server(self, name: &str, url: &str) -> Self {
-        self.server_with(name, url, "")
+        self.server_with(name, url, "60s")
     }
 
-    /// Another server with further keys.
-    pub(crate) fn server_with(mut self, name: &str, url: &str, keys: &str) -> Self {
-        self.servers += &format!("[servers.{name}]\nurl = \"{url}\"\n{keys}\n");
+    /// Another server with its timeout.
+    pub(crate) fn server_with(mut self, name: &str, url: &str, timeout: &str) -> Self {
+        self.servers += &format!("[servers.{name}]\nurl = \"{url}\"\ntimeout = \"{timeout}\"\n");
         self
     }
 
-    /// A key of `[node]`.
-    pub(crate) fn node(mut self, line: &str) -> Self {
-        self.node += line;
-        self.node.push('\n');
+    /// A server that is a program.
+    pub(crate) fn program(mut self, name: &str, command: &serde_json::Value) -> Self {
+        self.servers += &format!("[servers.{name}]\ncommand = {command}\ntimeout = \"60s\"\n");
         self
     }
 
-    /// Any other section.
-    pub(crate) fn section(mut self, text: &str) -> Self {
-        self.sections += text;
-        self.sections.push('\n');
+    /// Another setting, `section.key`, as TOML.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
+        let (section, key) = key.split_once('.').expect("section.key");
+        let section = self.sections.entry(section.to_owned()).or_default();
+        section.insert(key.to_owned(), value.to_owned());
         self
     }
 
     /// The store of a Redis.
     pub(crate) fn redis(self, redis: &RedisServer) -> Self {
-        let url = format!("redis://127.0.0.1:{}", redis.port());
-        // Redis shares two busy cores with everything else here.
-        self.section(&format!(
-            "[redis]\nurl = \"{url}\"\ncommand_timeout = \"5s\"\nconnect_timeout = \"5s\""
-        ))
+        let url = format!("\"redis://127.0.0.1:{}\"", redis.port());
+        self.set("redis.url", &url)
+            .set("redis.command_timeout", "\"10s\"")
+            .set("redis.connect_timeout", "\"10s\"")
     }
 
     fn text(&self, listen: &str) -> String {
-        let Self {
-            node,
-            servers,
-            sections,
-        } = self;
-        format!("[node]\nlisten = \"{listen}\"\ndemo = false\n{node}\n{sections}\n{servers}")
+        let all = self.clone().set("node.listen", &format!("\"{listen}\""));
+        let mut text = String::new();
+        for (section, values) in &all.sections {
+            text += &format!("[{section}]\n");
+            for (key, value) in values {
+                text += &format!("{key} = {value}\n");
+            }
+        }
+        text + &all.servers
     }
 
     /// Starts a node in this process.
@@ -149,13 +170,27 @@ impl TestCluster {
     /// Starts two nodes that have heard of their Redis.
     pub(crate) async fn pair(setup: Setup) -> Self {
         let redis = RedisServer::start();
+        // Without one they share what the store keeps, if it answers at once.
+        let setup = setup
+            .redis(&redis)
+            .set("node.secret", "\"the same at every node of this test\"");
+        Self::of(setup, redis).await
+    }
+
+    /// Starts two nodes that find out themselves how to seal.
+    pub(crate) async fn pair_without_secret(setup: Setup) -> Self {
+        let redis = RedisServer::start();
         let setup = setup.redis(&redis);
+        Self::of(setup, redis).await
+    }
+
+    async fn of(setup: Setup, redis: RedisServer) -> Self {
         let mut nodes = Vec::new();
         for name in ["a", "b"] {
             nodes.push(
                 setup
                     .clone()
-                    .node(&format!("name = \"{name}\""))
+                    .set("node.name", &format!("\"{name}\""))
                     .start()
                     .await,
             );

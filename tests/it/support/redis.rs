@@ -44,7 +44,7 @@ impl RedisServer {
             "127.0.0.1",
         ]);
         server.cli(&["cluster", "addslotsrange", "0", "16383"]);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !server
             .cli(&["cluster", "info"])
             .contains("cluster_state:ok")
@@ -117,7 +117,7 @@ impl RedisServer {
             .spawn()
             .expect("redis-server is installed");
         self.child = Some(child);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
             assert!(Instant::now() < deadline, "redis-server did not start");
             std::thread::sleep(Duration::from_millis(5));

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// How long a test waits for anything that has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ends its task when dropped.
 #[derive(Debug)]
