@@ -430,6 +430,11 @@ impl FakeServer {
         within("somebody who listens", told).await;
     }
 
+    /// Ends all listen streams in good order.
+    pub(crate) fn end_listens(&self) {
+        modern::end_listens(&self.shared);
+    }
+
     /// What clients did that they must not.
     pub(crate) fn violations(&self) -> Vec<String> {
         lock(&self.shared.violations).clone()

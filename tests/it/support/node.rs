@@ -162,8 +162,7 @@ fn get(path: &str) -> Request<http_body_util::Full<bytes::Bytes>> {
 /// Several nodes on one Redis.
 pub(crate) struct TestCluster {
     pub(crate) nodes: Vec<TestNode>,
-    /// Ends with the cluster.
-    _redis: RedisServer,
+    pub(crate) redis: RedisServer,
 }
 
 impl TestCluster {
@@ -201,10 +200,7 @@ impl TestCluster {
             })
             .await;
         }
-        let cluster = Self {
-            nodes,
-            _redis: redis,
-        };
+        let cluster = Self { nodes, redis };
         cluster.acquaint(cluster.a(), cluster.b()).await;
         cluster.acquaint(cluster.b(), cluster.a()).await;
         cluster

@@ -132,3 +132,12 @@ pub(super) fn announce(shared: &Shared, method: &str, params: &Value, key: &str)
     }
     told
 }
+
+pub(super) fn end_listens(shared: &Shared) {
+    for (id, _, outbox) in lock(&shared.listens).drain(..) {
+        let meta = json!({ SUBSCRIPTION: id });
+        let result = json!({"resultType": "complete", "_meta": meta});
+        let response = json!({"jsonrpc": "2.0", "id": id, "result": result});
+        outbox.push(Frame::Response(response.to_string()));
+    }
+}
