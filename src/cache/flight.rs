@@ -173,7 +173,17 @@ pub(super) struct Landing<V: Cacheable> {
 impl<V: Cacheable> Landing<V> {
     /// Ends the flight for all who wait.
     pub(super) fn land(self, outcome: Outcome<V>) {
+        // Nobody joins any more: what it brought is for those who came in time.
+        self.remove();
         self.flight.outcome.send_replace(Some(outcome));
+    }
+
+    fn remove(&self) {
+        let mut slots = self.flights.lock();
+        let ours = slots.get(&self.slot);
+        if ours.is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+            slots.remove(&self.slot);
+        }
     }
 
     /// Whether anybody waits for the outcome.
@@ -194,10 +204,6 @@ impl<V: Cacheable> Landing<V> {
 
 impl<V: Cacheable> Drop for Landing<V> {
     fn drop(&mut self) {
-        let mut slots = self.flights.lock();
-        let ours = slots.get(&self.slot);
-        if ours.is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
-            slots.remove(&self.slot);
-        }
+        self.remove();
     }
 }

@@ -37,6 +37,7 @@ impl<V: Cacheable> Cache<V> {
         fetch: &Fetch<V::FetchError>,
         deadline: Instant,
     ) -> Result<Served<V>, CacheError<V::FetchError>> {
+        let begun = Instant::now();
         // What was invalidated before this request came is not its answer.
         let mut asked_after = None;
         // The base slot said so, even if L1 could not keep that.
@@ -84,7 +85,7 @@ impl<V: Cacheable> Cache<V> {
                 Some(Outcome::Entry { held, waited }) => {
                     let fetched_for_us = held.generation >= asked_after;
                     if fetched_for_us
-                        && let Some(served) = self.accept(key, &held, waited, question)
+                        && let Some(served) = self.accept(key, &held, (waited, begun), question)
                     {
                         return Ok(served);
                     }
@@ -171,28 +172,32 @@ impl<V: Cacheable> Cache<V> {
         }
     }
 
-    /// Serves what a flight brought, if it is for the caller.
+    /// Serves what a flight brought, if it is for the caller, who began to
+    /// wait at `begun`.
     fn accept(
         self: &Arc<Self>,
         key: &CacheKey,
         held: &Arc<Held<V>>,
-        waited: bool,
+        (waited, begun): (bool, Instant),
         question: impl FnOnce(Purpose, Option<Fence>) -> Question<V>,
     ) -> Option<Served<V>> {
         if !held.answer()?.is_for(key.principal()) {
             return None;
         }
         let now = Instant::now();
+        // However short it may be kept, it is the answer to who waited for it.
+        let fetched_meanwhile = held.age(now) <= now.saturating_duration_since(begun);
         match held.freshness(now) {
-            Freshness::Gone => None,
             Freshness::Fresh if !waited => served(held, CacheStatus::Hit),
-            Freshness::Stale if !waited => {
+            Freshness::Fresh => served(held, CacheStatus::Miss),
+            Freshness::Stale | Freshness::Expired | Freshness::Gone if fetched_meanwhile => {
+                served(held, CacheStatus::Miss)
+            }
+            Freshness::Stale => {
                 self.refresh(held, now, || question(Purpose::Refresh, None));
                 served(held, CacheStatus::Stale)
             }
-            Freshness::Fresh | Freshness::Stale | Freshness::Expired => {
-                served(held, CacheStatus::Miss)
-            }
+            Freshness::Expired | Freshness::Gone => None,
         }
     }
 

@@ -64,7 +64,7 @@ async fn a_hung_redis_is_noticed_and_costs_callers_nothing() {
         let asked = Instant::now();
         let answer = store.get(&session()).await;
         assert!(answer.is_err(), "a stopped process answered");
-        assert!(asked.elapsed() < 2 * settings.command_timeout);
+        assert!(asked.elapsed() < 4 * settings.command_timeout);
         assert!(begun.elapsed() < Duration::from_secs(5), "never noticed");
     }
     println!("noticed after {:?}", begun.elapsed());

@@ -35,6 +35,9 @@ const NOT_NOW: [&str; 8] = [
     "Failed to send command",
 ];
 
+/// An open connection without an answer for this long is torn down.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Pause between checks while the circuit is open.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -212,8 +215,9 @@ impl Connections {
             return true;
         }
         if client.is_connected() {
-            // One lost answer can be a hiccup of this machine; two are silence.
-            if ping(self.command_timeout).await {
+            // A late answer can be a hiccup of this machine, and connecting anew
+            // costs a check of everything that was learned from messages.
+            if ping(SILENCE.max(self.command_timeout)).await {
                 return true;
             }
             // Resolves only when connected again, so it is not waited for.
