@@ -5,7 +5,7 @@
 //! the request and the answer comes with a new one, and [`legacy`], where a
 //! question travels on the call's stream while the request stays open. What
 //! either flow has to leave with a node while its client is away is in
-//! [`park`]; how other nodes reach it, in [`mailbox`].
+//! `park`; how other nodes reach it, in `mailbox`.
 
 use std::{sync::Arc, time::Duration};
 
