@@ -13,6 +13,7 @@ mod fidelity;
 mod redis;
 mod redis_cost;
 mod requirements;
+mod rmcp_client;
 mod safety;
 mod store;
 mod support;
