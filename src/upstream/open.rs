@@ -77,9 +77,11 @@ pub(super) async fn over_http(
 ) -> Result<Arc<Session>, UpstreamError> {
     let id = shared.next_id();
     let message = body(&id, method::INITIALIZE, Some(&want.params()));
-    let posted = shared
-        .http
-        .post(target, HeaderMap::new(), message, deadline);
+    // A modern server may be asked for a session too and wants its header;
+    // the others do not look at it.
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(header::METHOD, HeaderValue::from_static(method::INITIALIZE));
+    let posted = shared.http.post(target, headers, message, deadline);
     let response = posted.await?;
     let status = response.status();
     let session_id = response.headers().get(header::SESSION_ID).cloned();
