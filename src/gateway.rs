@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, Semaphore},
     time::Instant,
 };
@@ -86,6 +87,7 @@ pub struct Gateway {
 pub struct Bound {
     gateway: Arc<Gateway>,
     listener: TcpListener,
+    signals: Signals,
 }
 
 impl Gateway {
@@ -168,7 +170,12 @@ impl Gateway {
             tasks,
         });
         gateway.start(cache);
-        Ok(Bound { gateway, listener })
+        let signals = Signals::listen()?;
+        Ok(Bound {
+            gateway,
+            listener,
+            signals,
+        })
     }
 
     /// Starts the tasks that listen to other nodes.
@@ -246,7 +253,7 @@ impl Bound {
             serving.await;
             done.notify_one();
         });
-        told_to_stop(&tasks).await?;
+        self.signals.told_to_stop(&tasks).await;
         tracing::info!(node = %gateway.node, "draining");
         tasks.stop();
         served.notified().await;
@@ -266,16 +273,29 @@ fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-async fn told_to_stop(tasks: &Tasks) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot receive SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot receive SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = tasks.stopping().cancelled() => {}
+/// What an operator stops the node with. Listened for from the moment the
+/// port is bound: whoever sees the first screen may send one.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot receive SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot receive SIGINT")?,
+        })
     }
-    Ok(())
+
+    async fn told_to_stop(mut self, tasks: &Tasks) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = tasks.stopping().cancelled() => {}
+        }
+    }
 }
 
 async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn Store>> {

@@ -257,7 +257,7 @@ async fn a_process_that_ignores_everything_is_killed_with_what_it_started() {
     let side = Side::stdio(&["sh", "-c", &script, "child", "error"]);
     let pid = pid(&side, &json!({}), SessionUse::Pooled).await;
     side.upstreams.shutdown(super::within(1200)).await;
-    assert!(!is_running(pid));
+    crate::support::eventually("the process is gone", async || !is_running(pid)).await;
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     assert!(children.is_err());
 }
