@@ -236,10 +236,16 @@ impl Flow {
                 };
                 Answer::Result(shape::result_for_modern(&result, &context).into_owned())
             }
-            Answer::Error(error) if self.era == Era::Modern => Answer::Error(error),
-            Answer::Error(error) => self
-                .url_elicitation(&error)
-                .unwrap_or_else(|| Answer::Error(shape::error_for_modern(&error).into_owned())),
+            Answer::Error(error) => {
+                let questions = match self.era {
+                    Era::Modern => None,
+                    Era::Legacy => self.url_elicitation(&error),
+                };
+                // Modern servers too send codes they may not, and some that
+                // are about our request and not the client's.
+                questions
+                    .unwrap_or_else(|| Answer::Error(shape::error_for_modern(&error).into_owned()))
+            }
         }
     }
 

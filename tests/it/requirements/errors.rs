@@ -117,6 +117,29 @@ async fn g34_a_legacy_servers_resource_error_becomes_a_modern_one() {
 }
 
 #[tokio::test]
+async fn g34_codes_a_modern_server_may_not_send_go_no_further() {
+    for (code, expected) in [
+        (-32002, -32602),
+        (-32042, -32021),
+        // What is wrong with the gateway's own request is not the client's fault.
+        (-32020, -32603),
+        (-32022, -32603),
+        (-32601, -32601),
+        (-31999, -31999),
+    ] {
+        let script = move |_call| async move {
+            let data = json!({"supported": ["2026-07-28"], "requested": "2026-07-28"});
+            let error = json!({"code": code, "message": "no", "data": data});
+            Outcome::Error(error.to_string())
+        };
+        let server = FakeServer::with(Speaks::Modern, Contents::default(), script).await;
+        let node = Setup::up(&server).start().await;
+        let refused = call("echo", json!({})).send(&node).await;
+        assert_eq!(refused.code(), expected, "{code}: {}", refused.text);
+    }
+}
+
+#[tokio::test]
 async fn g34_a_url_elicitation_error_becomes_a_question() {
     let error = json!({"code": -32042, "message": "visit first", "data": {"elicitations": [
         {"mode": "url", "elicitationId": "e1", "url": "https://example.com/a", "message": "Sign in"}]}});

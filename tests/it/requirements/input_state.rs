@@ -245,7 +245,8 @@ async fn g69_of_two_retries_at_once_one_gets_the_call() {
             one
         };
         // That it lost, or that it could not find out in time.
-        assert!(matches!(lost.code(), -32602 | -32603), "{}", lost.text);
+        let unsure = lost.text.contains("the node that held this call is gone");
+        assert!(lost.code() == -32602 || unsure, "{}", lost.text);
     }
     assert_eq!(server.seen("response").len(), 5);
     assert_eq!(server.seen("tools/call").len(), 5);

@@ -203,6 +203,44 @@ async fn g86_an_upstream_that_breaks_off_is_asked_again_when_it_said() {
 }
 
 #[tokio::test]
+async fn g86_a_pause_of_the_server_is_one_for_clients_that_know_pauses() {
+    let server = FakeServer::with(SESSIONS, Contents::default(), |call| async move {
+        call.progress(1.0);
+        call.break_off(Some(Duration::from_millis(300)));
+        call.gate("go").await;
+        Outcome::text("after the break")
+    })
+    .await;
+    server.make_resumable();
+    let node = Setup::up(&server).start().await;
+    let params = json!({"name": "echo", "_meta": {"progressToken": 1}});
+
+    let session = legacy("2025-11-25").open(&node).await;
+    let mut stream = session.open(json!(1), "tools/call", params.clone()).await;
+    let mut events = Vec::new();
+    while let Some(event) = stream.event().await {
+        events.push(event);
+    }
+    assert!(
+        events.iter().any(|event| event.retry.is_some()),
+        "{events:?}"
+    );
+    let last = events.iter().rev().find_map(|event| event.id.clone());
+    let resumed = session.resume(&last.expect("an event id")).await;
+
+    // Older clients would take a stream without a response for a broken one.
+    let older = legacy("2025-06-18").open(&node).await;
+    let kept = older.open(json!(2), "tools/call", params).await;
+    server.wait_for("tools/call", 2).await;
+    server.open_gate("go");
+    for (stream, id) in [(resumed, 1), (kept, 2)] {
+        let answered = stream.answered().await;
+        assert_eq!(answered.response["id"], id);
+        assert_eq!(answered.result()["content"][0]["text"], "after the break");
+    }
+}
+
+#[tokio::test]
 async fn g90_an_answer_through_another_node_completes_the_call() {
     for speaks in BOTH {
         let server = FakeServer::start(speaks).await;
