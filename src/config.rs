@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 mod auth;
 mod cache;
+mod cluster;
 mod engine;
 mod error;
 mod health;
@@ -37,6 +38,7 @@ use self::{
 pub use self::{
     auth::{Auth, AuthMode},
     cache::Cache,
+    cluster::Cluster,
     engine::{Docker, Engine},
     error::{ConfigErrors, Finding},
     health::Health,
@@ -60,6 +62,8 @@ pub struct Config {
     pub redis: Option<Redis>,
     /// The shared list cache.
     pub cache: Cache,
+    /// How nodes share work.
+    pub cluster: Cluster,
     /// Probes.
     pub health: Health,
     /// MCP servers, in configured order; the built-in `demo` is not among them.
@@ -160,6 +164,7 @@ impl Config {
             node: Node::read(root.section("node")),
             redis: Redis::read(root.section("redis")),
             cache: Cache::read(root.section("cache")),
+            cluster: Cluster::read(root.section("cluster")),
             health: Health::read(root.section("health")),
             servers: servers::read_all(root.section("servers"), &gathered.imported),
             limits: Limits::read(root.section("limits")),

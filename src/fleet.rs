@@ -53,6 +53,8 @@ pub enum News {
         /// The new stream.
         stream: String,
     },
+    /// A node gave leases back: whose turn it is may take them.
+    LeasesReleased {},
 }
 
 /// What a server's change notification is about.
@@ -142,8 +144,13 @@ impl Fleet {
                     Some(news) => Heard::News(Arc::new(news)),
                     None => continue,
                 },
-                // What the cache tells is the cache's to hear.
-                Ok(Event::Written { .. } | Event::Released { .. } | Event::Invalidated { .. }) => {
+                // What others tell is for others to hear.
+                Ok(
+                    Event::Written { .. }
+                    | Event::Released { .. }
+                    | Event::Invalidated { .. }
+                    | Event::Message { .. },
+                ) => {
                     continue;
                 }
                 Ok(Event::Gap) | Err(RecvError::Lagged(_)) => Heard::Gap,

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -18,6 +18,11 @@ use tokio::{
 use crate::{
     cache::{self, Cache},
     changes::Changes,
+    cluster::{
+        self, Incarnation,
+        duties::Duties,
+        membership::{About, Membership},
+    },
     config::{Config, Secret},
     fleet::Fleet,
     http::{
@@ -75,6 +80,10 @@ pub struct Gateway {
     pub fleet: Arc<Fleet>,
     /// Watches of the servers.
     pub changes: Arc<Changes>,
+    /// The nodes that live.
+    pub membership: Arc<Membership>,
+    /// What this node does for all.
+    pub duties: Arc<Duties>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Its tasks.
@@ -151,13 +160,33 @@ impl Gateway {
         let listener = listener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; node.listen or --listen choose another address")
         })?;
+        let listen = listener.local_addr()?;
+        let (started, started_at) = (Instant::now(), wall_clock());
+        let cluster = cluster::Settings {
+            lease_ttl: config.cluster.lease_ttl,
+        };
+        let describe = describe(listen, started, started_at, &metrics, &tasks);
+        let membership = Arc::new(Membership::new(
+            Incarnation::of(&node),
+            Arc::clone(&store),
+            cluster,
+            describe,
+        ));
+        let duties = Arc::new(Duties::new(
+            Arc::clone(&membership),
+            Arc::clone(&store),
+            Arc::clone(&fleet),
+            cluster,
+            tasks.clone(),
+            Arc::clone(&metrics),
+        ));
         let gateway = Arc::new(Self {
-            listen: listener.local_addr()?,
+            listen,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
             config,
             node,
-            started: Instant::now(),
-            started_at: wall_clock(),
+            started,
+            started_at,
             servers,
             lists,
             upstreams,
@@ -166,6 +195,8 @@ impl Gateway {
             store,
             fleet,
             changes,
+            membership,
+            duties,
             metrics,
             tasks,
         });
@@ -188,6 +219,13 @@ impl Gateway {
         self.until_ending("sessions", async move { sessions.follow().await });
         let relay = Arc::clone(&self.relay);
         self.until_ending("relay", async move { relay.follow().await });
+        let membership = Arc::clone(&self.membership);
+        let (stopping, ending) = (self.tasks.stopping().clone(), self.tasks.ending().clone());
+        self.tasks.spawn("membership", async move {
+            membership.run(stopping, ending).await;
+        });
+        let duties = Arc::clone(&self.duties);
+        self.tasks.spawn("duties", duties.run());
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -266,6 +304,33 @@ impl Bound {
         }
         Ok(())
     }
+}
+
+/// What this node says of itself to the others.
+fn describe(
+    listen: SocketAddr,
+    started: Instant,
+    started_at: SystemTime,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) -> cluster::membership::Describe {
+    let (metrics, tasks) = (Arc::clone(metrics), tasks.clone());
+    let since = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Box::new(move || {
+        let current = |gauge| u64::try_from(metrics.current(gauge)).unwrap_or(0);
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: listen.to_string(),
+            started_at: millis(since),
+            uptime: millis(started.elapsed()),
+            requests: current(Gauge::Requests),
+            connections: current(Gauge::Connections),
+            streams: current(Gauge::Streams),
+            duties: current(Gauge::Duties),
+            draining: tasks.stopping().is_cancelled(),
+        }
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "only shown to people")]

@@ -11,6 +11,7 @@ pub mod balance;
 pub mod cache;
 pub mod changes;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod fleet;
 pub mod gateway;

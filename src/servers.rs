@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use crate::{
     balance::{self, Candidate, Policy},
@@ -121,6 +122,7 @@ pub struct Replica {
     /// Header lines sent with every request, the fleet's own credential among them.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     in_flight: AtomicU32,
+    unhealthy: AtomicBool,
 }
 
 /// How a replica is reached.
@@ -168,6 +170,7 @@ impl Replica {
             weight,
             headers: Vec::new(),
             in_flight: AtomicU32::new(0),
+            unhealthy: AtomicBool::new(false),
         }
     }
 
@@ -182,6 +185,17 @@ impl Replica {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether probes found it fit for traffic; true until they found otherwise.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        !self.unhealthy.load(Ordering::Relaxed)
+    }
+
+    /// What probes found.
+    pub fn set_healthy(&self, healthy: bool) {
+        self.unhealthy.store(!healthy, Ordering::Relaxed);
     }
 
     /// Counts one request until the guard is dropped, also when it is cancelled.
@@ -214,9 +228,10 @@ impl std::fmt::Display for Endpoint {
 }
 
 /// The servers known now, in configured order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Servers {
     snapshot: ArcSwap<Vec<Arc<Server>>>,
+    generation: watch::Sender<u64>,
 }
 
 impl Servers {
@@ -225,7 +240,20 @@ impl Servers {
     pub fn new(servers: Vec<Arc<Server>>) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(servers),
+            generation: watch::Sender::new(0),
         }
+    }
+
+    /// Makes these the servers that are known.
+    pub fn replace(&self, servers: Vec<Arc<Server>>) {
+        self.snapshot.store(Arc::new(servers));
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Changes whenever the set of servers does.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
     }
 
     /// All servers, in configured order.

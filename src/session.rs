@@ -331,7 +331,10 @@ impl Sessions {
                         self.ended.insert(session.as_str().into(), ());
                     }
                     News::SessionChanged { session } => self.refresh(session).await,
-                    News::Changed { .. } | News::Cancelled { .. } | News::StreamTaken { .. } => {}
+                    News::Changed { .. }
+                    | News::Cancelled { .. }
+                    | News::StreamTaken { .. }
+                    | News::LeasesReleased {} => {}
                 },
                 // An end may have been missed: every session is looked up again.
                 Heard::Gap => self.known.invalidate_all(),

@@ -16,11 +16,16 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast;
 
-use crate::ids::{ServerId, hex};
+use crate::ids::{ReplicaId, ServerId, hex};
 
+pub mod leases;
 pub mod memory;
 pub mod redis;
+pub mod rosters;
 mod wake;
+
+use leases::Leases;
+use rosters::Rosters;
 
 /// Milliseconds on the store's clock, which all nodes share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -110,6 +115,8 @@ pub enum RecordKey {
     },
     /// The session that was opened over an HTTP+SSE stream; the stream.
     Stream(Arc<str>),
+    /// What was found out about a replica's health. Fenced.
+    Health(ReplicaId),
 }
 
 /// What a stream carries.
@@ -213,6 +220,8 @@ pub enum Event {
 pub enum Channel {
     /// What happens in the fleet: changes of servers, cancelled calls, ended sessions.
     Fleet,
+    /// Health of replicas: what [`RecordKey::Health`] was set to.
+    Health,
 }
 
 /// What became of a request for a lock.
@@ -348,7 +357,7 @@ pub struct StreamBounds {
 /// time-out when the store does not answer, and [`StoreError::Refused`] when
 /// it answers with an error.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug + 'static {
+pub trait Store: Leases + Rosters + Send + Sync + fmt::Debug + 'static {
     /// For people: `embedded`, or the Redis address without its password.
     fn description(&self) -> String;
 

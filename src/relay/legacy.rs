@@ -535,7 +535,10 @@ impl Relay {
                     self.running.cancel(session, request);
                 }
                 News::Revoked { session } => self.running.cancel_all(session),
-                News::Changed { .. } | News::SessionChanged { .. } | News::StreamTaken { .. } => {}
+                News::Changed { .. }
+                | News::SessionChanged { .. }
+                | News::StreamTaken { .. }
+                | News::LeasesReleased {} => {}
             }
         }
     }

@@ -6,7 +6,7 @@
 //! `noeviction` would.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,11 +18,14 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     Channel, EntryKey, EntryWrite, Event, Fence, Found, LockOutcome, Lookup, Position, Rank,
     RecordKey, ShortDigest, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey,
-    StreamWatch, SubjectKey, WriteOutcome, wake::Wakers,
+    StreamWatch, SubjectKey, WriteOutcome, leases::Duty, rosters::RosterKey, wake::Wakers,
 };
 use expiring::{Expiring, Full};
+use rosters::Roster;
 
 mod expiring;
+mod leases;
+mod rosters;
 
 /// Events a subscriber may fall behind before it lags.
 const EVENT_CAPACITY: usize = 4096;
@@ -69,6 +72,10 @@ struct State {
     epochs: Expiring<ShortDigest, Fence>,
     records: Expiring<RecordKey, Bytes>,
     streams: Expiring<StreamKey, Stream>,
+    leases: Expiring<Duty, Arc<str>>,
+    lease_fences: Expiring<Duty, Fence>,
+    fenced: Expiring<RecordKey, (Fence, Bytes)>,
+    rosters: HashMap<RosterKey, Roster>,
 }
 
 #[derive(Debug)]
@@ -102,6 +109,10 @@ impl MemoryStore {
                 epochs: Expiring::new(bounds.marks),
                 records: Expiring::new(bounds.records),
                 streams: Expiring::new(bounds.records),
+                leases: Expiring::new(bounds.marks),
+                lease_fences: Expiring::new(bounds.marks),
+                fenced: Expiring::new(bounds.records),
+                rosters: HashMap::new(),
             }),
             started: Instant::now(),
             events: broadcast::Sender::new(EVENT_CAPACITY),

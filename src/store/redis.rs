@@ -28,10 +28,19 @@ use client::Connections;
 use keys::{Key, Keys, Topic};
 use subscriber::{Subscribe, Subscriber};
 
+/// The arguments of a script, of several types.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => {
+        vec![$(fred::types::Value::from($value)),*]
+    };
+}
+
 mod circuit;
 mod client;
 mod config;
 mod keys;
+mod leases;
+mod rosters;
 mod scripts;
 mod subscriber;
 
@@ -149,13 +158,6 @@ impl RedisStore {
     fn cache_topic(&self) -> String {
         self.keys.topic(Topic::Cache)
     }
-}
-
-/// The arguments of a script, of several types.
-macro_rules! args {
-    ($($value:expr),* $(,)?) => {
-        vec![$(Value::from($value)),*]
-    };
 }
 
 #[async_trait]
@@ -488,5 +490,10 @@ impl Reply {
     fn bytes(&mut self) -> Result<Bytes, StoreError> {
         let value = self.0.next().ok_or_else(unexpected)?;
         value.into_bytes().ok_or_else(unexpected)
+    }
+
+    fn text(&mut self) -> Result<String, StoreError> {
+        let value = self.0.next().ok_or_else(unexpected)?;
+        value.into_string().ok_or_else(unexpected)
     }
 }

@@ -99,6 +99,8 @@ pub enum Gauge {
     Watches,
     /// Child processes.
     Processes,
+    /// Duties done for the fleet.
+    Duties,
 }
 
 /// Counts one until it is dropped, also when its request is cancelled.
@@ -169,7 +171,7 @@ impl Retry {
 }
 
 impl Gauge {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Connections,
         Self::Requests,
         Self::Streams,
@@ -178,6 +180,7 @@ impl Gauge {
         Self::UpstreamSessions,
         Self::Watches,
         Self::Processes,
+        Self::Duties,
     ];
 
     fn as_str(self) -> &'static str {
@@ -190,6 +193,7 @@ impl Gauge {
             Self::UpstreamSessions => "upstream_sessions",
             Self::Watches => "watches",
             Self::Processes => "processes",
+            Self::Duties => "duties",
         }
     }
 }

@@ -5,7 +5,9 @@
 //! slot of a cluster. Texts that come from outside (session digests, call ids)
 //! are hex or URL-safe Base64 by contract and contain no braces.
 
-use super::super::{Channel, EntryKey, RecordKey, StreamKey, SubjectKey};
+use super::super::{
+    Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rosters::RosterKey,
+};
 
 /// A key. All but [`RecordKey::Secret`] have a time to live.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,16 @@ pub(super) enum Key<'a> {
     /// TTL after the last append; capped by its bounds. Written by
     /// `stream_open.lua`, `stream_append.lua`.
     Stream(&'a StreamKey),
+    /// String, the holder: a lease. Lives for the lease's TTL. Bound: one per
+    /// duty. Written by `lease_acquire.lua`, `lease_renew.lua`.
+    Lease(&'a Duty),
+    /// String, a number: the last fence of a duty. Outlives the lease; losing
+    /// it does no harm, fences go on from the clock. Written by
+    /// `lease_acquire.lua`.
+    LeaseFence(&'a Duty),
+    /// Hash, one field per node: see [`RosterKey`]. Lives as long as its
+    /// youngest line may. Written by `roster.lua`.
+    Roster(&'a RosterKey),
 }
 
 /// A pub/sub channel.
@@ -82,6 +94,11 @@ impl Keys {
             }
             Key::Record(record) => self.record(record),
             Key::Stream(stream) => self.stream(stream),
+            Key::Lease(duty) => format!("{prefix}:lease:{}", duty_tag(duty)),
+            Key::LeaseFence(duty) => format!("{prefix}:lease:{}:fence", duty_tag(duty)),
+            Key::Roster(RosterKey::Members) => format!("{prefix}:members"),
+            Key::Roster(RosterKey::Load) => format!("{prefix}:load"),
+            Key::Roster(RosterKey::Interest(server)) => format!("{prefix}:interest:{{{server}}}"),
         }
     }
 
@@ -90,6 +107,7 @@ impl Keys {
         match topic {
             Topic::Cache => format!("{prefix}:on:cache"),
             Topic::Of(Channel::Fleet) => format!("{prefix}:on:fleet"),
+            Topic::Of(Channel::Health) => format!("{prefix}:on:health"),
             Topic::Wake(stream) => format!("{prefix}:on:{}", self.stream(stream)),
         }
     }
@@ -104,6 +122,7 @@ impl Keys {
                 format!("{prefix}:session:{{{session}}}:upstream:{server}")
             }
             RecordKey::Stream(stream) => format!("{prefix}:sse:{{{stream}}}"),
+            RecordKey::Health(replica) => format!("{prefix}:health:{{{replica}}}"),
         }
     }
 
@@ -123,10 +142,20 @@ fn subject_tag(subject: &SubjectKey) -> String {
     format!("{{{}:{}}}", subject.server, subject.method)
 }
 
+/// What the keys of a duty have in common: their slot.
+fn duty_tag(duty: &Duty) -> String {
+    format!("{{{}:{}}}", duty.kind.as_str(), duty.subject)
+}
+
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
-    use crate::{ids::ServerId, store::ShortDigest};
+    use crate::{
+        ids::{ReplicaId, ServerId, hex},
+        store::{ShortDigest, leases::DutyKind},
+    };
 
     #[test]
     fn keys_are_these() {
@@ -151,8 +180,10 @@ mod tests {
         };
         let upstream = RecordKey::UpstreamSession {
             session: "5e55".into(),
-            server,
+            server: server.clone(),
         };
+        let probe = Duty::new(DutyKind::Probe, "demo/0a1b2c3d4e5f");
+        let health = RecordKey::Health(ReplicaId::new(&server, "http://127.0.0.1:1/mcp"));
         let mailbox = StreamKey::Mailbox("ca11".into());
         let formatted = [
             keys.key(Key::Entry(&entry)),
@@ -167,8 +198,15 @@ mod tests {
             keys.key(Key::Record(&RecordKey::Stream("ca11".into()))),
             keys.key(Key::Stream(&events)),
             keys.key(Key::Stream(&mailbox)),
+            keys.key(Key::Lease(&probe)),
+            keys.key(Key::LeaseFence(&probe)),
+            keys.key(Key::Roster(&RosterKey::Members)),
+            keys.key(Key::Roster(&RosterKey::Load)),
+            keys.key(Key::Roster(&RosterKey::Interest(server))),
+            keys.key(Key::Record(&health)),
             keys.topic(Topic::Cache),
             keys.topic(Topic::Of(Channel::Fleet)),
+            keys.topic(Topic::Of(Channel::Health)),
             keys.topic(Topic::Wake(&events)),
         ];
         let expected = [
@@ -184,13 +222,24 @@ mod tests {
             "mcp-fleet:sse:{ca11}",
             "mcp-fleet:session:{5e55}:events:get",
             "mcp-fleet:call:{ca11}:mailbox",
+            "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}",
+            "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}:fence",
+            "mcp-fleet:members",
+            "mcp-fleet:load",
+            "mcp-fleet:interest:{demo}",
+            "mcp-fleet:health:{demo/REPLICA}",
             "mcp-fleet:on:cache",
             "mcp-fleet:on:fleet",
+            "mcp-fleet:on:health",
             "mcp-fleet:on:mcp-fleet:session:{5e55}:events:get",
         ];
         let digests = |text: &str| {
             text.replace("SLOT", &ShortDigest::of(&[b"slot"]).to_string())
                 .replace("PART", &ShortDigest::of(&[b"file:///a"]).to_string())
+                .replace(
+                    "REPLICA",
+                    &hex(&Sha256::digest("http://127.0.0.1:1/mcp")[..6]),
+                )
         };
         assert_eq!(formatted.map(String::from), expected.map(digests));
     }

@@ -26,3 +26,8 @@ script!(STREAM_OPEN, "stream_open.lua");
 script!(STREAM_APPEND, "stream_append.lua");
 script!(STREAM_CLOSE, "stream_close.lua");
 script!(STREAM_READ, "stream_read.lua");
+script!(LEASE_ACQUIRE, "lease_acquire.lua");
+script!(LEASE_RENEW, "lease_renew.lua");
+script!(LEASE_RELEASE, "lease_release.lua");
+script!(RECORD_FENCED, "record_fenced.lua");
+script!(ROSTER, "roster.lua");

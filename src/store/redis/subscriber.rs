@@ -35,7 +35,8 @@ pub(super) struct Subscribe {
 pub(super) struct Subscriber {
     pub(super) connections: Arc<Connections>,
     pub(super) cache_topic: String,
-    pub(super) fleet_topic: String,
+    /// Channels whose messages are passed on as they are.
+    pub(super) passed: [(String, Channel); 2],
     /// Keyed by the channel on which a stream's wake-ups come.
     pub(super) wakers: Arc<Wakers<String>>,
     pub(super) events: broadcast::Sender<Event>,
@@ -54,7 +55,8 @@ impl Subscriber {
         Self {
             connections,
             cache_topic: keys.topic(Topic::Cache),
-            fleet_topic: keys.topic(Topic::Of(Channel::Fleet)),
+            passed: [Channel::Fleet, Channel::Health]
+                .map(|channel| (keys.topic(Topic::Of(channel)), channel)),
             wakers,
             events,
             requests,
@@ -114,9 +116,9 @@ impl Subscriber {
                 Some(event) => drop(self.events.send(event)),
                 None => debug!("a message of the cache was not understood"),
             }
-        } else if channel == self.fleet_topic {
+        } else if let Some((_, channel)) = self.passed.iter().find(|(topic, _)| topic == channel) {
             let payload = message.value.into_bytes().unwrap_or_default();
-            let channel = Channel::Fleet;
+            let channel = *channel;
             self.events.send(Event::Message { channel, payload }).ok();
         } else {
             self.wakers.wake(&channel.to_owned());
@@ -128,7 +130,7 @@ impl Subscriber {
         let mut topics = self.wakers.live();
         self.subscribed = topics.iter().cloned().collect();
         topics.push(self.cache_topic.clone());
-        topics.push(self.fleet_topic.clone());
+        topics.extend(self.passed.iter().map(|(topic, _)| topic.clone()));
         self.subscribe(topics).await
     }
 

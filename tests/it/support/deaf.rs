@@ -11,6 +11,8 @@ use bytes::Bytes;
 use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
+    leases::{Duty, LeaseOutcome, Leases},
+    rosters::{RosterChange, RosterKey, RosterLine, Rosters},
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -149,5 +151,60 @@ impl Store for DeafStore {
     }
     fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+}
+
+#[async_trait]
+impl Leases for DeafStore {
+    async fn acquire_lease(
+        &self,
+        duty: &Duty,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<LeaseOutcome, StoreError> {
+        self.inner.acquire_lease(duty, holder, ttl).await
+    }
+    async fn renew_leases(
+        &self,
+        duties: &[Duty],
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.inner.renew_leases(duties, holder, ttl).await
+    }
+    async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError> {
+        self.inner.release_lease(duty, holder).await
+    }
+    async fn lease_holders(&self, duties: &[Duty]) -> Result<Vec<Option<String>>, StoreError> {
+        self.inner.lease_holders(duties).await
+    }
+    async fn put_fenced(
+        &self,
+        key: &RecordKey,
+        fence: Fence,
+        value: Bytes,
+        ttl: Duration,
+        channel: Channel,
+    ) -> Result<bool, StoreError> {
+        self.inner.put_fenced(key, fence, value, ttl, channel).await
+    }
+    async fn get_fenced(
+        &self,
+        keys: &[RecordKey],
+    ) -> Result<Vec<Option<(Fence, Bytes)>>, StoreError> {
+        self.inner.get_fenced(keys).await
+    }
+}
+
+#[async_trait]
+impl Rosters for DeafStore {
+    async fn roster(
+        &self,
+        key: &RosterKey,
+        writer: &str,
+        change: RosterChange,
+        ttl: Duration,
+    ) -> Result<Vec<RosterLine>, StoreError> {
+        self.inner.roster(key, writer, change, ttl).await
     }
 }

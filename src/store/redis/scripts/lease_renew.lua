@@ -1,0 +1,8 @@
+-- Renews a lease if, and only if, the caller still holds it; its fence lives on with it.
+-- KEYS[1] lease   KEYS[2] last fence of the duty
+-- ARGV[1] holder   ARGV[2] time to live of the lease, ms   ARGV[3] of the fence, ms
+-- Returns 1 when renewed, 0 when another holds it or it has expired
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return 1
