@@ -4,6 +4,7 @@
 //! sends a request and yields an [`Exchange`]. Which replica is called is not
 //! decided here, and nothing here knows what a client looks like.
 
+mod alive;
 mod changes;
 mod client;
 mod dedicated;
@@ -35,6 +36,7 @@ use http::{HeaderName, HeaderValue};
 
 use self::shared::Shared;
 pub use self::{
+    alive::{ProbeFailure, Stage},
     error::{Cause, UpstreamError},
     exchange::Exchange,
     upstreams::Upstreams,

@@ -74,6 +74,7 @@ struct State {
     streams: Expiring<StreamKey, Stream>,
     leases: Expiring<Duty, Arc<str>>,
     lease_fences: Expiring<Duty, Fence>,
+    leases_wanted: Expiring<Duty, Arc<str>>,
     fenced: Expiring<RecordKey, (Fence, Bytes)>,
     rosters: HashMap<RosterKey, Roster>,
 }
@@ -111,6 +112,7 @@ impl MemoryStore {
                 streams: Expiring::new(bounds.records),
                 leases: Expiring::new(bounds.marks),
                 lease_fences: Expiring::new(bounds.marks),
+                leases_wanted: Expiring::new(bounds.marks),
                 fenced: Expiring::new(bounds.records),
                 rosters: HashMap::new(),
             }),

@@ -42,7 +42,7 @@ use crate::{
 /// All that a node holds toward replicas.
 #[derive(Debug)]
 pub struct Upstreams {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     peers: RwLock<HashMap<ReplicaId, Arc<Peer>>>,
 }
 
@@ -338,7 +338,7 @@ impl Upstreams {
         }
     }
 
-    fn check_open(&self) -> Result<(), UpstreamError> {
+    pub(super) fn check_open(&self) -> Result<(), UpstreamError> {
         if self.shared.closing.is_cancelled() {
             Err(UpstreamError::Stopping)
         } else {
@@ -351,7 +351,7 @@ impl Upstreams {
         peers.get(id).cloned()
     }
 
-    fn peer(&self, replica: &Arc<Replica>) -> Arc<Peer> {
+    pub(super) fn peer(&self, replica: &Arc<Replica>) -> Arc<Peer> {
         if let Some(peer) = self.known_peer(&replica.id) {
             return peer;
         }

@@ -10,7 +10,7 @@ use mcp_fleet::{
     store::{
         Channel, EntryKey, EntryWrite, Event, Fence, Found, LockOutcome, Position, Rank, RecordKey,
         ShortDigest, Store, StoredEntry, StreamBounds, StreamKey, SubjectKey, WriteOutcome,
-        leases::{Duty, DutyKind, LeaseOutcome},
+        leases::{Ask, Duty, DutyKind, LeaseOutcome, Renewal},
         memory::MemoryStore,
         rosters::{RosterChange, RosterKey, RosterLine},
     },
@@ -62,6 +62,7 @@ contract!(
     a_watch_wakes_its_reader,
     a_published_message_reaches_all,
     a_lease_is_held_renewed_and_given_back,
+    a_holder_hears_whose_turn_it_is,
     a_lease_ends_with_its_time_to_live,
     fences_of_a_duty_grow,
     an_older_fence_does_not_replace_a_record,
@@ -620,39 +621,41 @@ fn probe() -> Duty {
     Duty::new(DutyKind::Probe, "up/0a1b2c3d4e5f")
 }
 
-async fn acquired(store: &dyn Store, holder: &str, ttl: Duration) -> (Fence, bool) {
-    match store
-        .acquire_lease(&probe(), holder, ttl)
+async fn ask(store: &dyn Store, holder: &str, ttl: Duration, ask: Ask) -> LeaseOutcome {
+    store
+        .acquire_lease(&probe(), holder, ttl, ask)
         .await
         .expect("answer")
-    {
+}
+
+async fn acquired(store: &dyn Store, holder: &str, ttl: Duration) -> (Fence, bool) {
+    match ask(store, holder, ttl, Ask::IfFree).await {
         LeaseOutcome::Acquired { fence, inherited } => (fence, inherited),
         LeaseOutcome::Held(left) => panic!("held for {left:?}"),
     }
+}
+
+async fn renewed(store: &dyn Store, holder: &str, ttl: Duration) -> Vec<Renewal> {
+    let both = [probe(), Duty::new(DutyKind::Watch, "up")];
+    store
+        .renew_leases(&both, holder, ttl)
+        .await
+        .expect("answer")
 }
 
 async fn a_lease_is_held_renewed_and_given_back(store: Arc<dyn Store>) {
     let (duty, ttl) = (probe(), Duration::from_secs(60));
     let (_, inherited) = acquired(&*store, "a/1", ttl).await;
     assert!(!inherited);
-    let refused = store
-        .acquire_lease(&duty, "b/1", ttl)
-        .await
-        .expect("answer");
+    let refused = ask(&*store, "b/1", ttl, Ask::IfFree).await;
     assert!(
         matches!(refused, LeaseOutcome::Held(left) if left <= ttl && left > ttl / 2),
         "{refused:?}"
     );
-    let other = Duty::new(DutyKind::Watch, "up");
-    let both = [duty.clone(), other];
-    assert_eq!(
-        store.renew_leases(&both, "a/1", ttl).await.expect("answer"),
-        [true, false]
-    );
-    assert_eq!(
-        store.renew_leases(&both, "b/1", ttl).await.expect("answer"),
-        [false, false]
-    );
+    let of = |renewal| [renewal, Renewal::Lost];
+    assert_eq!(renewed(&*store, "a/1", ttl).await, of(Renewal::Kept));
+    assert_eq!(renewed(&*store, "b/1", ttl).await, of(Renewal::Lost));
+    let both = [duty.clone(), Duty::new(DutyKind::Watch, "up")];
     let holders = store.lease_holders(&both).await.expect("answer");
     assert_eq!(holders, [Some("a/1".to_owned()), None]);
     assert!(!store.release_lease(&duty, "b/1").await.expect("answer"));
@@ -662,21 +665,27 @@ async fn a_lease_is_held_renewed_and_given_back(store: Arc<dyn Store>) {
     assert!(inherited);
 }
 
+async fn a_holder_hears_whose_turn_it_is(store: Arc<dyn Store>) {
+    let ttl = Duration::from_secs(60);
+    let of = |renewal| [renewal, Renewal::Lost];
+    acquired(&*store, "a/1", ttl).await;
+    ask(&*store, "b/1", ttl, Ask::MyTurn).await;
+    assert_eq!(renewed(&*store, "a/1", ttl).await, of(Renewal::Wanted));
+    assert!(store.release_lease(&probe(), "a/1").await.expect("answer"));
+    acquired(&*store, "b/1", ttl).await;
+    assert_eq!(renewed(&*store, "b/1", ttl).await, of(Renewal::Kept));
+}
+
 async fn a_lease_ends_with_its_time_to_live(store: Arc<dyn Store>) {
     let short = Duration::from_millis(50);
     acquired(&*store, "a/1", short).await;
     eventually("the lease is free", async || {
-        let outcome = store
-            .acquire_lease(&probe(), "b/1", Duration::from_secs(60))
-            .await;
-        matches!(outcome, Ok(LeaseOutcome::Acquired { .. }))
+        let outcome = ask(&*store, "b/1", Duration::from_secs(60), Ask::IfFree).await;
+        matches!(outcome, LeaseOutcome::Acquired { .. })
     })
     .await;
-    let renewed = store
-        .renew_leases(&[probe()], "a/1", short)
-        .await
-        .expect("answer");
-    assert_eq!(renewed, [false]);
+    let lost = [Renewal::Lost, Renewal::Lost];
+    assert_eq!(renewed(&*store, "a/1", short).await, lost);
 }
 
 async fn fences_of_a_duty_grow(store: Arc<dyn Store>) {

@@ -40,6 +40,9 @@ pub(super) enum Key<'a> {
     /// it does no harm, fences go on from the clock. Written by
     /// `lease_acquire.lua`.
     LeaseFence(&'a Duty),
+    /// String, a node: whose turn a lease is. Lives as long as the lease.
+    /// Written by `lease_acquire.lua`.
+    LeaseWanted(&'a Duty),
     /// Hash, one field per node: see [`RosterKey`]. Lives as long as its
     /// youngest line may. Written by `roster.lua`.
     Roster(&'a RosterKey),
@@ -96,6 +99,7 @@ impl Keys {
             Key::Stream(stream) => self.stream(stream),
             Key::Lease(duty) => format!("{prefix}:lease:{}", duty_tag(duty)),
             Key::LeaseFence(duty) => format!("{prefix}:lease:{}:fence", duty_tag(duty)),
+            Key::LeaseWanted(duty) => format!("{prefix}:lease:{}:wanted", duty_tag(duty)),
             Key::Roster(RosterKey::Members) => format!("{prefix}:members"),
             Key::Roster(RosterKey::Load) => format!("{prefix}:load"),
             Key::Roster(RosterKey::Interest(server)) => format!("{prefix}:interest:{{{server}}}"),
@@ -200,6 +204,7 @@ mod tests {
             keys.key(Key::Stream(&mailbox)),
             keys.key(Key::Lease(&probe)),
             keys.key(Key::LeaseFence(&probe)),
+            keys.key(Key::LeaseWanted(&probe)),
             keys.key(Key::Roster(&RosterKey::Members)),
             keys.key(Key::Roster(&RosterKey::Load)),
             keys.key(Key::Roster(&RosterKey::Interest(server))),
@@ -224,6 +229,7 @@ mod tests {
             "mcp-fleet:call:{ca11}:mailbox",
             "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}",
             "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}:fence",
+            "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}:wanted",
             "mcp-fleet:members",
             "mcp-fleet:load",
             "mcp-fleet:interest:{demo}",

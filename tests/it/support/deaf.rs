@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
-    leases::{Duty, LeaseOutcome, Leases},
+    leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
     rosters::{RosterChange, RosterKey, RosterLine, Rosters},
 };
 use tokio::sync::{Notify, broadcast};
@@ -161,15 +161,16 @@ impl Leases for DeafStore {
         duty: &Duty,
         holder: &str,
         ttl: Duration,
+        ask: Ask,
     ) -> Result<LeaseOutcome, StoreError> {
-        self.inner.acquire_lease(duty, holder, ttl).await
+        self.inner.acquire_lease(duty, holder, ttl, ask).await
     }
     async fn renew_leases(
         &self,
         duties: &[Duty],
         holder: &str,
         ttl: Duration,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<Renewal>, StoreError> {
         self.inner.renew_leases(duties, holder, ttl).await
     }
     async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError> {
