@@ -25,6 +25,7 @@ use crate::{
     },
     config::{Config, Secret},
     fleet::Fleet,
+    health::{self, Health},
     http::{
         listener::{self, ListenerSettings},
         mcp::{about, stream::Held},
@@ -84,6 +85,8 @@ pub struct Gateway {
     pub membership: Arc<Membership>,
     /// What this node does for all.
     pub duties: Arc<Duties>,
+    /// Health of the replicas.
+    pub health: Arc<Health>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Its tasks.
@@ -180,6 +183,16 @@ impl Gateway {
             tasks.clone(),
             Arc::clone(&metrics),
         ));
+        let health = Health::new(
+            health_settings(&config),
+            node.clone(),
+            Arc::clone(&servers),
+            Arc::clone(&upstreams),
+            Arc::clone(&store),
+            Arc::clone(&membership),
+            Arc::clone(&duties),
+            Arc::clone(&metrics),
+        );
         let gateway = Arc::new(Self {
             listen,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
@@ -197,6 +210,7 @@ impl Gateway {
             changes,
             membership,
             duties,
+            health,
             metrics,
             tasks,
         });
@@ -226,6 +240,7 @@ impl Gateway {
         });
         let duties = Arc::clone(&self.duties);
         self.tasks.spawn("duties", duties.run());
+        self.until_ending("health", Arc::clone(&self.health).run());
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -485,6 +500,19 @@ fn relay_settings(config: &Config) -> relay::Settings {
         events_ttl: limits.stream_ttl,
         stream_retry: Duration::from_secs(5),
         server_info: about::gateway_info(),
+    }
+}
+
+fn health_settings(config: &Config) -> health::Settings {
+    let health = &config.health;
+    health::Settings {
+        interval: health.interval,
+        timeout: health.timeout,
+        thresholds: health::Thresholds {
+            unhealthy_after: health.unhealthy_after,
+            healthy_after: health.healthy_after,
+        },
+        probe: health.probe,
     }
 }
 

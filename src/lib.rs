@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod config;
 pub mod fleet;
 pub mod gateway;
+pub mod health;
 pub mod http;
 pub mod ids;
 pub mod lifecycle;

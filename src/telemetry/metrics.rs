@@ -19,7 +19,7 @@ use prometheus::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::names;
-use crate::{cache::CacheStatus, ids::ServerId, store::StoreError};
+use crate::{cache::CacheStatus, ids::ServerId, servers::Replica, store::StoreError};
 
 pub(crate) mod instruments;
 #[cfg(test)]
@@ -211,6 +211,7 @@ pub struct Metrics {
     store_refused: IntCounter,
     store_reachable: IntGauge,
     in_use: [IntGauge; Gauge::ALL.len()],
+    replica_healthy: IntGaugeVec,
     log_lines_dropped: IntCounter,
     dropped_lines: OnceLock<ErrorCounter>,
 }
@@ -245,6 +246,7 @@ impl Metrics {
                 .gauge(&registry)
                 .with_label_values(&none),
             in_use: Gauge::ALL.map(|gauge| in_use.with_label_values(&[gauge.as_str()])),
+            replica_healthy: instruments::REPLICA_HEALTHY.gauge(&registry),
             log_lines_dropped: instruments::LOG_LINES_DROPPED
                 .counter(&registry)
                 .with_label_values(&none),
@@ -345,6 +347,21 @@ impl Metrics {
     #[must_use]
     pub fn current(&self, gauge: Gauge) -> i64 {
         self.in_use[gauge as usize].get()
+    }
+
+    /// What probes found of a replica.
+    pub fn replica_healthy(&self, replica: &Replica, healthy: bool) {
+        let labels = [replica.server.as_str(), replica.id.as_str()];
+        self.replica_healthy
+            .with_label_values(&labels)
+            .set(i64::from(healthy));
+    }
+
+    /// Removes the series of a replica that is gone.
+    pub fn forget_replica(&self, replica: &Replica) {
+        let labels = [replica.server.as_str(), replica.id.as_str()];
+        // One that was never probed has none.
+        self.replica_healthy.remove_label_values(&labels).ok();
     }
 
     /// Removes the series of a server that is gone.

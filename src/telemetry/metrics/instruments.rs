@@ -79,6 +79,12 @@ pub(crate) const IN_USE: Instrument = Instrument {
     about: "Things this node holds at the moment, by kind",
     labels: &[names::KIND],
 };
+pub(crate) const REPLICA_HEALTHY: Instrument = Instrument {
+    name: "mcp_fleet.replica.healthy",
+    unit: "1",
+    about: "1 while probes find a replica fit for traffic, 0 while they do not",
+    labels: &[names::SERVER, names::REPLICA],
+};
 pub(crate) const LOG_LINES_DROPPED: Instrument = Instrument {
     name: "mcp_fleet.log.dropped",
     unit: "{line}",
@@ -93,7 +99,7 @@ pub(crate) const BUILD: Instrument = Instrument {
 };
 
 /// All of them; the exporter finds a family's OpenTelemetry name here.
-pub(crate) const ALL: [Instrument; 10] = [
+pub(crate) const ALL: [Instrument; 11] = [
     SERVER_OPERATION,
     CLIENT_OPERATION,
     CACHE,
@@ -102,6 +108,7 @@ pub(crate) const ALL: [Instrument; 10] = [
     STORE_FAILURES,
     STORE_REACHABLE,
     IN_USE,
+    REPLICA_HEALTHY,
     LOG_LINES_DROPPED,
     BUILD,
 ];

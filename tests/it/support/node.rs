@@ -32,8 +32,9 @@ pub(crate) struct Setup {
     servers: String,
 }
 
-const PATIENT: [(&str, &str); 8] = [
+const PATIENT: [(&str, &str); 9] = [
     ("node.demo", "false"),
+    ("health.probe", "false"),
     ("cache.list_deadline", "\"60s\""),
     ("cache.fetch_timeout", "\"60s\""),
     ("cache.lock_ttl", "\"90s\""),
