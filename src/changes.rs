@@ -12,7 +12,10 @@ use std::{
 };
 
 use rand::RngExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use crate::{
     fleet::{self, Fleet, News},
@@ -22,13 +25,15 @@ use crate::{
     mcp::method::ListKind,
     servers::Server,
     telemetry::metrics::{Gauge, Metrics},
-    upstream::{Change, UpstreamError, Upstreams},
+    upstream::{Change, Confirmed, Resources, UpstreamError, Upstreams},
 };
 
 /// First wait before a lost change stream is opened again; doubled up to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// How long a subscription lasts that only bridges the time to another.
 const BRIEFLY: Duration = Duration::from_secs(10);
+/// How long a client waits until its server has confirmed a subscription.
+pub const CONFIRMATION: Duration = Duration::from_secs(2);
 /// How long changes are gathered.
 const MOMENT: Duration = Duration::from_millis(30);
 /// A server without a change stream is asked again after this: it may have been replaced.
@@ -50,6 +55,7 @@ pub struct Changes {
 struct Interest {
     counts: Mutex<BTreeMap<String, usize>>,
     uris: watch::Sender<BTreeSet<String>>,
+    confirmed: watch::Sender<Confirmed>,
 }
 
 impl Interest {
@@ -57,6 +63,7 @@ impl Interest {
         Self {
             counts: Mutex::default(),
             uris: watch::Sender::new(BTreeSet::new()),
+            confirmed: watch::Sender::new(Confirmed::Nothing),
         }
     }
 
@@ -79,7 +86,25 @@ impl Interest {
 #[derive(Debug)]
 pub struct Subscription {
     interest: Weak<Interest>,
+    confirmed: watch::Receiver<Confirmed>,
     uri: String,
+}
+
+/// Waits until the server has confirmed all of them, or for as long as a
+/// client can be kept waiting: what changes from then on will be told. A slow
+/// server delays a client, it does not fail it.
+pub async fn confirmed(subscriptions: impl IntoIterator<Item = &Subscription>) {
+    let until = Instant::now() + CONFIRMATION;
+    for subscription in subscriptions {
+        let mut confirmed = subscription.confirmed.clone();
+        let settled = confirmed.wait_for(|confirmed| confirmed.is_settled(&subscription.uri));
+        if !matches!(tokio::time::timeout_at(until, settled).await, Ok(Ok(_))) {
+            tracing::debug!(
+                uri = subscription.uri,
+                "a subscription is not confirmed yet"
+            );
+        }
+    }
 }
 
 impl Drop for Subscription {
@@ -122,13 +147,16 @@ impl Changes {
         interest.change(uri, true);
         Subscription {
             interest: Arc::downgrade(&interest),
+            confirmed: interest.confirmed.subscribe(),
             uri: uri.to_owned(),
         }
     }
 
-    /// Watches a resource for a few seconds.
-    pub fn subscribe_briefly(self: &Arc<Self>, server: &Arc<Server>, uri: &str) {
+    /// Watches a resource for a few seconds, which begin when the server has
+    /// confirmed it.
+    pub async fn subscribe_briefly(self: &Arc<Self>, server: &Arc<Server>, uri: &str) {
         let subscription = self.subscribe(server, uri);
+        confirmed([&subscription]).await;
         let stopping = self.tasks.stopping().clone();
         self.tasks.spawn_brief(async move {
             tokio::select! {
@@ -146,16 +174,13 @@ impl Changes {
         }
         let interest = Arc::new(Interest::new());
         watched.insert(server.id.clone(), Arc::clone(&interest));
-        let (changes, server, uris) = (
-            Arc::clone(self),
-            Arc::clone(server),
-            interest.uris.subscribe(),
-        );
+        let (changes, server) = (Arc::clone(self), Arc::clone(server));
+        let (uris, confirmed) = (interest.uris.subscribe(), interest.confirmed.clone());
         self.tasks.spawn_brief(async move {
             let stopping = changes.tasks.stopping().clone();
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = changes.keep_watching(server, uris) => {}
+                () = changes.keep_watching(server, uris, confirmed) => {}
             }
         });
         interest
@@ -165,6 +190,7 @@ impl Changes {
         self: Arc<Self>,
         server: Arc<Server>,
         uris: watch::Receiver<BTreeSet<String>>,
+        confirmed: watch::Sender<Confirmed>,
     ) {
         let mut wait = BACKOFF.0;
         let mut was_watching = false;
@@ -173,7 +199,11 @@ impl Changes {
             let Some(replica) = server.pick(&[]) else {
                 return;
             };
-            let watching = self.upstreams.watch(&replica, uris.clone(), sender);
+            let resources = Resources {
+                wanted: uris.clone(),
+                confirmed: confirmed.clone(),
+            };
+            let watching = self.upstreams.watch(&replica, resources, sender);
             let reporting = async {
                 while let Some(first) = received.recv().await {
                     let changes = self.gather(&server.id, first, &mut received).await;
@@ -193,6 +223,10 @@ impl Changes {
             let counted = self.metrics.count(Gauge::Watches);
             let (ended, ()) = tokio::join!(watching, reporting);
             drop(counted);
+            confirmed.send_replace(match &ended {
+                Err(UpstreamError::NotOffered(_)) => Confirmed::Never,
+                _ => Confirmed::Nothing,
+            });
             let pause = match ended {
                 Err(UpstreamError::NotOffered(what)) => {
                     tracing::debug!(server = %server.id, what, "the server offers no changes");

@@ -3,21 +3,21 @@
 mod call;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::{mpsc, watch as uri_watch},
+    sync::mpsc,
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{debug, warn};
 
 use super::{
-    Change, ClientSession, Description, Exchange, Outgoing, SessionUse, Settings, Shared,
-    UpstreamError, dedicated,
+    Change, ClientSession, Description, Exchange, Outgoing, Resources, SessionUse, Settings,
+    Shared, UpstreamError, dedicated,
     exchange::{Logs, Parts, Source, one_line, outcome_of},
     open::Want,
     peer::{Peer, Speaks, Way, says_modern},
@@ -292,12 +292,12 @@ impl Upstreams {
     pub async fn watch(
         self: &Arc<Self>,
         replica: &Arc<Replica>,
-        uris: uri_watch::Receiver<BTreeSet<String>>,
+        resources: Resources,
         changes: mpsc::Sender<Change>,
     ) -> Result<(), UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
-        watch::watch(self, &self.shared, &peer, replica, uris, changes).await
+        watch::watch(self, &self.shared, &peer, replica, resources, changes).await
     }
 
     /// Ends pooled sessions and child processes; with them all that still runs.

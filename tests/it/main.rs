@@ -16,5 +16,6 @@ mod requirements;
 mod rmcp_client;
 mod safety;
 mod store;
+mod subscriptions;
 mod support;
 mod upstream;

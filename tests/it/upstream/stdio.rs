@@ -240,7 +240,7 @@ async fn a_modern_process_is_watched_over_its_pipe() {
     let side = child("modern");
     let (_wanted, uris) = tokio::sync::watch::channel(Default::default());
     let (to, mut changes) = tokio::sync::mpsc::channel(8);
-    let watching = side.upstreams.watch(&side.replica, uris, to);
+    let watching = side.upstreams.watch(&side.replica, super::wanted(uris), to);
     let seeing = async {
         assert!(matches!(changes.recv().await, Some(Change::Watching)));
         assert!(matches!(changes.recv().await, Some(Change::List(_))));
