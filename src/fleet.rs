@@ -53,6 +53,18 @@ pub enum News {
         /// The new stream.
         stream: String,
     },
+    /// Clients of a node want to hear something else of a server than before.
+    Interest {
+        /// The server's name.
+        server: String,
+    },
+    /// The node that watches a server has it confirmed that it will hear of resources.
+    Watched {
+        /// The server's name.
+        server: String,
+        /// Those confirmed since this was told last; none: there is no stream of changes.
+        resources: Option<Vec<String>>,
+    },
     /// A node gave leases back: whose turn it is may take them.
     LeasesReleased {},
 }

@@ -152,13 +152,6 @@ impl Gateway {
             Arc::clone(&store),
             Arc::clone(&fleet),
         ));
-        let changes = Changes::new(
-            Arc::clone(&upstreams),
-            Arc::clone(&lists),
-            Arc::clone(&fleet),
-            tasks.clone(),
-            Arc::clone(&metrics),
-        );
         let address = config.node.listen;
         let listener = listener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; node.listen or --listen choose another address")
@@ -183,6 +176,17 @@ impl Gateway {
             tasks.clone(),
             Arc::clone(&metrics),
         ));
+        let changes = Changes::new(
+            Arc::clone(&upstreams),
+            Arc::clone(&lists),
+            Arc::clone(&fleet),
+            Arc::clone(&store),
+            Arc::clone(&servers),
+            Arc::clone(&duties),
+            membership.me().clone(),
+            tasks.clone(),
+            Arc::clone(&metrics),
+        );
         let health = Health::new(
             health_settings(&config),
             node.clone(),
@@ -241,6 +245,7 @@ impl Gateway {
         let duties = Arc::clone(&self.duties);
         self.tasks.spawn("duties", duties.run());
         self.until_ending("health", Arc::clone(&self.health).run());
+        self.until_ending("changes", Arc::clone(&self.changes).run());
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

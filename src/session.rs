@@ -334,6 +334,8 @@ impl Sessions {
                     News::Changed { .. }
                     | News::Cancelled { .. }
                     | News::StreamTaken { .. }
+                    | News::Interest { .. }
+                    | News::Watched { .. }
                     | News::LeasesReleased {} => {}
                 },
                 // An end may have been missed: every session is looked up again.

@@ -538,6 +538,8 @@ impl Relay {
                 News::Changed { .. }
                 | News::SessionChanged { .. }
                 | News::StreamTaken { .. }
+                | News::Interest { .. }
+                | News::Watched { .. }
                 | News::LeasesReleased {} => {}
             }
         }

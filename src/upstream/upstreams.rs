@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{debug, warn};
@@ -283,6 +283,11 @@ impl Upstreams {
         if let Ok(session) = record.resume(&self.shared, peer, target, want) {
             session.retire(&self.shared);
         }
+    }
+
+    /// Changes that a replica tells in the sessions this node has with it.
+    pub fn changes_of(&self, replica: &Arc<Replica>) -> broadcast::Receiver<Change> {
+        self.peer(replica).changes.subscribe()
     }
 
     /// Reports changes of a replica until its stream ends.
