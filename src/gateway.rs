@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, Semaphore},
+    sync::{Semaphore, oneshot},
     time::Instant,
 };
 
@@ -235,12 +235,11 @@ impl Bound {
     /// failed; then drains and ends.
     ///
     /// # Errors
-    /// When signals cannot be received.
+    /// The task that failed.
     pub async fn run(self) -> anyhow::Result<()> {
         let gateway = self.gateway;
         let tasks = gateway.tasks.clone();
-        let served = Arc::new(Notify::new());
-        let done = Arc::clone(&served);
+        let (done, served) = oneshot::channel::<()>();
         let app = router::router(&gateway);
         let serving = listener::serve(
             self.listener,
@@ -249,14 +248,15 @@ impl Bound {
             tasks.clone(),
             Arc::clone(&gateway.metrics),
         );
-        tasks.spawn_brief(async move {
+        tasks.spawn("listener", async move {
+            let _done = done;
             serving.await;
-            done.notify_one();
         });
         self.signals.told_to_stop(&tasks).await;
         tracing::info!(node = %gateway.node, "draining");
         tasks.stop();
-        served.notified().await;
+        // Nothing is sent: it ends with the task.
+        served.await.ok();
         gateway.upstreams.shutdown(Instant::now() + ENDING).await;
         if tokio::time::timeout(ENDING, tasks.finished())
             .await
@@ -264,7 +264,10 @@ impl Bound {
         {
             tracing::warn!("some tasks did not end in time");
         }
-        Ok(())
+        match tasks.failure() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(()),
+        }
     }
 }
 
