@@ -7,11 +7,16 @@ use std::{
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, Semaphore},
+    sync::{
+        Semaphore,
+        broadcast::{self, error::RecvError},
+        oneshot,
+    },
     time::Instant,
 };
 
@@ -39,7 +44,7 @@ use crate::{
     servers::{Endpoint, Replica, Server, Servers},
     session::{self, Sessions},
     store::{
-        RecordKey, Store,
+        Event, RecordKey, Store, StoreError,
         memory::MemoryStore,
         redis::{RedisSettings, RedisStore},
     },
@@ -49,6 +54,9 @@ use crate::{
 
 /// Time for the last tasks, once draining is over.
 const ENDING: Duration = Duration::from_secs(5);
+/// A node that has no shared key yet tries again after this, heard or not
+/// that the store is back.
+const SHARE_KEY_AFTER: Duration = Duration::from_secs(30);
 /// Header lines of one request.
 const MAX_HEADER_LINES: usize = 200;
 
@@ -117,7 +125,7 @@ impl Gateway {
             .as_deref()
             .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
-        let sealer = sealer(&config, &store).await;
+        let sealer = sealer(&config, &store, &tasks).await;
         let servers = Arc::new(Servers::new(known_servers(&config)?));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
@@ -293,12 +301,11 @@ impl Bound {
     /// failed; then drains and ends.
     ///
     /// # Errors
-    /// When signals cannot be received.
+    /// The task that failed.
     pub async fn run(self) -> anyhow::Result<()> {
         let gateway = self.gateway;
         let tasks = gateway.tasks.clone();
-        let served = Arc::new(Notify::new());
-        let done = Arc::clone(&served);
+        let (done, served) = oneshot::channel::<()>();
         let app = router::router(&gateway);
         let serving = listener::serve(
             self.listener,
@@ -307,14 +314,15 @@ impl Bound {
             tasks.clone(),
             Arc::clone(&gateway.metrics),
         );
-        tasks.spawn_brief(async move {
+        tasks.spawn("listener", async move {
+            let _done = done;
             serving.await;
-            done.notify_one();
         });
         self.signals.told_to_stop(&tasks).await;
         tracing::info!(node = %gateway.node, "draining");
         tasks.stop();
-        served.notified().await;
+        // Nothing is sent: it ends with the task.
+        served.await.ok();
         gateway.upstreams.shutdown(Instant::now() + ENDING).await;
         if tokio::time::timeout(ENDING, tasks.finished())
             .await
@@ -322,7 +330,10 @@ impl Bound {
         {
             tracing::warn!("some tasks did not end in time");
         }
-        Ok(())
+        match tasks.failure() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -389,6 +400,7 @@ async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn St
     };
     let settings = RedisSettings {
         prefix: redis.prefix.clone(),
+        ca_file: redis.ca_file.clone(),
         connect_timeout: redis.connect_timeout,
         command_timeout: redis.command_timeout,
         ..RedisSettings::new(redis.url.reveal())
@@ -397,33 +409,85 @@ async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn St
 }
 
 /// What seals tokens: the configured secret, or one that the first node made
-/// and the store keeps. While the store does not answer a node without a
-/// configured secret makes tokens that only itself can open.
-async fn sealer(config: &Config, store: &Arc<dyn Store>) -> Sealer {
-    let key = match &config.node.secret {
-        Some(secret) => key_of(secret),
-        None => shared_key(store).await,
-    };
+/// and the store keeps. Until the store answers for the first time, a node
+/// without a configured secret makes tokens that only itself can open.
+async fn sealer(config: &Config, store: &Arc<dyn Store>, tasks: &Tasks) -> Sealer {
     let previous = config.node.previous_secret.as_ref().map(key_of);
-    Sealer::new(&key).with_previous(previous.iter())
+    if let Some(secret) = &config.node.secret {
+        return Sealer::new(&key_of(secret)).with_previous(previous.iter());
+    }
+    // Subscribed to first: the store may begin to answer right after the attempt.
+    let feed = store.subscribe();
+    let own: [u8; 32] = rand::random();
+    let shared = shared_key(&**store, &own).await.inspect_err(|error| {
+        tracing::warn!(%error, "sessions of this node are its own until the store answers: set node.secret to share them always");
+    });
+    let key = *shared.as_ref().unwrap_or(&own);
+    let sealer = Sealer::new(&key).with_previous(previous.iter());
+    let keeping = keep_key_shared(Arc::clone(store), feed, key, shared.is_ok(), sealer.clone());
+    let ending = tasks.ending().clone();
+    tasks.spawn("shared-key", async move {
+        tokio::select! {
+            () = ending.cancelled() => {}
+            () = keeping => {}
+        }
+    });
+    sealer
+}
+
+/// Compares with the store whenever it comes back: it may answer for the
+/// first time, or have lost the key, which the first node to notice puts back.
+async fn keep_key_shared(
+    store: Arc<dyn Store>,
+    mut feed: broadcast::Receiver<Event>,
+    mut key: [u8; 32],
+    mut is_shared: bool,
+    sealer: Sealer,
+) {
+    loop {
+        let is_back = async {
+            loop {
+                match feed.recv().await {
+                    Ok(Event::Gap) | Err(RecvError::Lagged(_)) => return,
+                    Err(RecvError::Closed) => std::future::pending().await,
+                    Ok(_news) => {}
+                }
+            }
+        };
+        if is_shared {
+            is_back.await;
+        } else {
+            // Tried again in any case.
+            tokio::time::timeout(SHARE_KEY_AFTER, is_back).await.ok();
+        }
+        match shared_key(&*store, &key).await {
+            Ok(kept) => {
+                if kept != key {
+                    sealer.adopt(&kept);
+                    key = kept;
+                }
+                if !is_shared {
+                    tracing::info!("sessions are shared with the other nodes now");
+                }
+                is_shared = true;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the shared key cannot be compared now");
+                is_shared = false;
+            }
+        }
+    }
 }
 
 fn key_of(secret: &Secret) -> [u8; 32] {
     Sha256::digest(secret.reveal()).into()
 }
 
-async fn shared_key(store: &Arc<dyn Store>) -> [u8; 32] {
-    let own: [u8; 32] = rand::random();
-    match store
-        .put_if_absent(&RecordKey::Secret, own.to_vec().into(), None)
-        .await
-    {
-        Ok(kept) => <[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()),
-        Err(error) => {
-            tracing::warn!(%error, "sessions of this node are its own: set node.secret to share them while the store is away");
-            own
-        }
-    }
+/// The key that the store keeps; `own` if it has none.
+async fn shared_key(store: &dyn Store, own: &[u8; 32]) -> Result<[u8; 32], StoreError> {
+    let own = Bytes::copy_from_slice(own);
+    let kept = store.put_if_absent(&RecordKey::Secret, own, None).await?;
+    Ok(<[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()))
 }
 
 fn known_servers(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {

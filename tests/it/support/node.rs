@@ -141,6 +141,12 @@ impl TestNode {
         self.gateway.tasks.stop();
     }
 
+    /// Waits until it has ended by itself; answers why.
+    pub(crate) async fn failed(mut self) -> anyhow::Error {
+        let ended = within("the end of the node", &mut self.running.0).await;
+        ended.expect("no panic").expect_err("a reason")
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn stopped(mut self) {
         let ended = within("the end of the node", &mut self.running.0).await;
