@@ -304,6 +304,7 @@ async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn St
     };
     let settings = RedisSettings {
         prefix: redis.prefix.clone(),
+        ca_file: redis.ca_file.clone(),
         connect_timeout: redis.connect_timeout,
         command_timeout: redis.command_timeout,
         ..RedisSettings::new(redis.url.reveal())

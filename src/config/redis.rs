@@ -1,6 +1,6 @@
 //! `[redis]`: the store that nodes share.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{secret::Secret, section::Section, tree::Place, values};
 
@@ -10,6 +10,9 @@ pub struct Redis {
     /// `redis://`, `rediss://`, `redis-cluster://` or `redis-sentinel://`, user
     /// and password included. No default: its presence makes the section.
     pub url: Secret,
+    /// Certificates (PEM) to trust beside the system's, for an address with
+    /// `rediss`. Default: none.
+    pub ca_file: Option<PathBuf>,
     /// What every key begins with, so that fleets can share a Redis. Default `mcp-fleet`.
     pub prefix: String,
     /// Longest wait for a connection. Default 500 ms.
@@ -24,6 +27,7 @@ impl Redis {
     pub fn at(url: impl Into<String>) -> Self {
         Self {
             url: Secret::new(url),
+            ca_file: None,
             prefix: "mcp-fleet".into(),
             connect_timeout: Duration::from_millis(500),
             command_timeout: Duration::from_millis(250),
@@ -37,11 +41,15 @@ impl Redis {
         let address = address(&mut section);
         let redis = Self {
             url: Secret::new(address.unwrap_or_default()),
+            ca_file: section.optional("ca_file", |located| {
+                Ok(located.place.resolve(&values::some_text(located)?))
+            }),
             prefix: section.read("prefix", defaults.prefix, |located| {
                 let prefix = values::some_text(located)?;
                 // Braces would decide which cluster slot a key falls into.
-                if prefix.contains(['{', '}', '*', ' ']) || prefix.len() > 64 {
-                    let message = "expected at most 64 characters, no blanks, braces or `*`";
+                let good = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+                if !prefix.chars().all(good) || prefix.len() > 64 {
+                    let message = "expected at most 64 letters, digits, `-`, `_`, `.` and `:`";
                     return Err(values::Problem::new(message));
                 }
                 Ok(prefix)
