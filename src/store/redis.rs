@@ -28,6 +28,8 @@ use client::Connections;
 use keys::{Key, Keys, Topic};
 use subscriber::{Subscribe, Subscriber};
 
+mod advice;
+mod check;
 mod circuit;
 mod client;
 mod config;
