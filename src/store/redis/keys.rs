@@ -124,6 +124,9 @@ fn subject_tag(subject: &SubjectKey) -> String {
 }
 
 #[cfg(test)]
+mod documented;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{ids::ServerId, store::ShortDigest};
@@ -170,6 +173,7 @@ mod tests {
             keys.topic(Topic::Cache),
             keys.topic(Topic::Of(Channel::Fleet)),
             keys.topic(Topic::Wake(&events)),
+            keys.topic(Topic::Wake(&mailbox)),
         ];
         let expected = [
             "mcp-fleet:cache:{demo:resources/read}:entry:SLOT",
@@ -187,12 +191,14 @@ mod tests {
             "mcp-fleet:on:cache",
             "mcp-fleet:on:fleet",
             "mcp-fleet:on:mcp-fleet:session:{5e55}:events:get",
+            "mcp-fleet:on:mcp-fleet:call:{ca11}:mailbox",
         ];
         let digests = |text: &str| {
             text.replace("SLOT", &ShortDigest::of(&[b"slot"]).to_string())
                 .replace("PART", &ShortDigest::of(&[b"file:///a"]).to_string())
         };
         assert_eq!(formatted.map(String::from), expected.map(digests));
+        documented::as_listed(&expected);
     }
 
     #[test]
