@@ -12,6 +12,8 @@ mod drain;
 mod fidelity;
 mod redis;
 mod redis_cost;
+mod redis_faults;
+mod redis_kinds;
 mod requirements;
 mod rmcp_client;
 mod safety;
