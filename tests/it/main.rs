@@ -13,6 +13,7 @@ mod fidelity;
 mod redis;
 mod redis_cost;
 mod redis_faults;
+mod redis_keys;
 mod redis_kinds;
 mod requirements;
 mod rmcp_client;

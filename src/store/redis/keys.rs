@@ -124,6 +124,8 @@ fn subject_tag(subject: &SubjectKey) -> String {
 }
 
 #[cfg(test)]
+mod document;
+#[cfg(test)]
 mod documented;
 
 #[cfg(test)]

@@ -1,69 +1,6 @@
 //! That `docs/redis-keys.md` lists every key and channel, and no other.
 
-/// What the document says: forms of keys (with the rest of their row) and of channels.
-struct Listed {
-    keys: Vec<(Form, Vec<String>)>,
-    channels: Vec<Form>,
-}
-
-/// A key or channel in which words in capitals stand for something.
-struct Form(String);
-
-impl Form {
-    /// Whether `text` has this form.
-    fn fits(&self, text: &str) -> bool {
-        fits(&parts(&self.0), text)
-    }
-}
-
-/// The fixed parts, and `None` for each word in capitals.
-fn parts(form: &str) -> Vec<Option<&str>> {
-    let mut parts = Vec::new();
-    let mut rest = form;
-    while let Some(first) = rest.chars().next() {
-        let is_word = first.is_ascii_uppercase();
-        let end = rest.find(|c: char| c.is_ascii_uppercase() != is_word);
-        let (part, after) = rest.split_at(end.unwrap_or(rest.len()));
-        parts.push((!is_word).then_some(part));
-        rest = after;
-    }
-    parts
-}
-
-fn fits(parts: &[Option<&str>], text: &str) -> bool {
-    match parts {
-        [] => text.is_empty(),
-        [Some(fixed), rest @ ..] => text
-            .strip_prefix(fixed)
-            .is_some_and(|after| fits(rest, after)),
-        // Something: at least a character, and no separator or brace, which
-        // would make it another key.
-        [None, rest @ ..] => text
-            .char_indices()
-            .take_while(|(_, c)| !matches!(c, ':' | '{' | '}'))
-            .any(|(at, c)| fits(rest, &text[at + c.len_utf8()..])),
-    }
-}
-
-fn listed() -> Listed {
-    let document = include_str!("../../../../docs/redis-keys.md");
-    let mut listed = Listed {
-        keys: Vec::new(),
-        channels: Vec::new(),
-    };
-    for line in document.lines().filter(|line| line.starts_with("| `")) {
-        let row: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let form = Form(row[0].trim_matches('`').to_owned());
-        match &row[1..] {
-            [_message] => listed.channels.push(form),
-            cells => {
-                let cells = cells.iter().map(|&cell| cell.to_owned()).collect();
-                listed.keys.push((form, cells));
-            }
-        }
-    }
-    listed
-}
+use super::document::listed;
 
 /// Checks the document against all forms that the code makes.
 pub(super) fn as_listed(in_code: &[&str]) {
@@ -102,14 +39,4 @@ pub(super) fn as_listed(in_code: &[&str]) {
             );
         }
     }
-}
-
-#[test]
-fn forms_fit_what_they_mean() {
-    let form = |text: &str| Form(text.to_owned());
-    assert!(form("p:cache:{SERVER:METHOD}:fence").fits("p:cache:{demo:tools/list}:fence"));
-    assert!(form("p:session:{SESSION}").fits("p:session:{5e55}"));
-    assert!(!form("p:session:{SESSION}").fits("p:session:{5e55}:revoked"));
-    assert!(!form("p:on:SOMETHING").fits("p:on:"));
-    assert!(form("p:on:SOMETHING").fits("p:on:x"));
 }
