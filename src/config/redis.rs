@@ -43,8 +43,9 @@ impl Redis {
             prefix: section.read("prefix", defaults.prefix, |located| {
                 let prefix = values::some_text(located)?;
                 // Braces would decide which cluster slot a key falls into.
-                if prefix.contains(['{', '}', '*', ' ']) || prefix.len() > 64 {
-                    let message = "expected at most 64 characters, no blanks, braces or `*`";
+                let good = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+                if !prefix.chars().all(good) || prefix.len() > 64 {
+                    let message = "expected at most 64 letters, digits, `-`, `_`, `.` and `:`";
                     return Err(values::Problem::new(message));
                 }
                 Ok(prefix)

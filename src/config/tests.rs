@@ -35,7 +35,8 @@ fn all_switched_on(text: &str, files: bool) -> String {
     let is_file = |line: &str| {
         line.split('=')
             .next()
-            .is_some_and(|key| key.trim().ends_with("_file"))
+            // (A file of certificates is no secret, and stands for nothing else.)
+            .is_some_and(|key| key.trim().ends_with("_file") && key.trim() != "ca_file")
     };
     let has_file = |line: &str| {
         [

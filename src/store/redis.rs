@@ -35,6 +35,8 @@ macro_rules! args {
     };
 }
 
+mod advice;
+mod check;
 mod circuit;
 mod client;
 mod config;

@@ -12,6 +12,7 @@ use mcp_fleet::{
         ShortDigest, Store, StoredEntry, StreamBounds, StreamKey, SubjectKey, WriteOutcome,
         leases::{Ask, Duty, DutyKind, LeaseOutcome, Renewal},
         memory::MemoryStore,
+        redis::{RedisSettings, RedisStore},
         rosters::{RosterChange, RosterKey, RosterLine},
     },
 };
@@ -35,6 +36,15 @@ macro_rules! contract {
             $(#[tokio::test] async fn $name() {
                 super::on_redis(super::RedisServer::start_cluster(), super::$name).await;
             })*
+        }
+
+        /// The whole contract on another Redis, each clause under the prefix
+        /// (and with whatever else) that `settings` says.
+        pub(crate) async fn contract_on(settings: impl Fn() -> RedisSettings) {
+            $(
+                println!("{}", stringify!($name));
+                on_settings(settings(), $name).await;
+            )*
         }
     };
 }
@@ -74,12 +84,20 @@ async fn on_redis<F: Future<Output = ()>>(
     server: RedisServer,
     test: impl FnOnce(Arc<dyn Store>) -> F,
 ) {
-    let tasks = Tasks::new();
     let settings = server.settings();
-    let store = server.store(&settings, &tasks).await;
+    on_settings(settings.clone(), test).await;
+    every_key_ends(&server, &settings.prefix);
+}
+
+async fn on_settings<F: Future<Output = ()>>(
+    settings: RedisSettings,
+    test: impl FnOnce(Arc<dyn Store>) -> F,
+) {
+    let tasks = Tasks::new();
+    let store = RedisStore::connect(settings, &tasks).await;
+    let store = store.expect("good settings");
     eventually("redis answers", async || store.is_reachable()).await;
     test(Arc::new(store)).await;
-    every_key_ends(&server, &settings.prefix);
     tasks.stop();
     tasks.finished().await;
 }

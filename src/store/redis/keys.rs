@@ -152,6 +152,11 @@ fn duty_tag(duty: &Duty) -> String {
 }
 
 #[cfg(test)]
+mod document;
+#[cfg(test)]
+mod documented;
+
+#[cfg(test)]
 mod tests {
     use sha2::{Digest as _, Sha256};
 
@@ -213,6 +218,7 @@ mod tests {
             keys.topic(Topic::Of(Channel::Fleet)),
             keys.topic(Topic::Of(Channel::Health)),
             keys.topic(Topic::Wake(&events)),
+            keys.topic(Topic::Wake(&mailbox)),
         ];
         let expected = [
             "mcp-fleet:cache:{demo:resources/read}:entry:SLOT",
@@ -238,6 +244,7 @@ mod tests {
             "mcp-fleet:on:fleet",
             "mcp-fleet:on:health",
             "mcp-fleet:on:mcp-fleet:session:{5e55}:events:get",
+            "mcp-fleet:on:mcp-fleet:call:{ca11}:mailbox",
         ];
         let digests = |text: &str| {
             text.replace("SLOT", &ShortDigest::of(&[b"slot"]).to_string())
@@ -248,6 +255,7 @@ mod tests {
                 )
         };
         assert_eq!(formatted.map(String::from), expected.map(digests));
+        documented::as_listed(&expected);
     }
 
     #[test]
