@@ -125,7 +125,10 @@ fn the_settings_without_a_default_are_valid_examples() {
     assert_eq!(config.servers.len(), 3);
     assert_eq!(
         config.redis,
-        Some(Redis::at("redis://:secret@127.0.0.1:6379"))
+        Some(Redis {
+            ca_file: Some("secrets/redis-ca.pem".into()),
+            ..Redis::at("redis://:secret@127.0.0.1:6379")
+        })
     );
     assert_eq!(config.auth.mode, Some(AuthMode::None));
 }

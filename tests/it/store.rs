@@ -203,12 +203,14 @@ async fn a_lock_ends_with_its_time_to_live(store: Arc<dyn Store>) {
 async fn only_the_holder_extends_or_gives_back(store: Arc<dyn Store>) {
     let key = tools();
     assert!(!store.extend_lock(&key, "a", LONG).await.expect("reachable"));
-    store.lock(&key, "a", SHORT).await.expect("reachable");
+    // Long enough to be held still when it is extended, however busy the machine.
+    let first = LONG / 4;
+    store.lock(&key, "a", first).await.expect("reachable");
     assert!(!store.extend_lock(&key, "b", LONG).await.expect("reachable"));
     assert!(!store.unlock(&key, "b").await.expect("reachable"));
     assert!(store.extend_lock(&key, "a", LONG).await.expect("reachable"));
     let again = store.lock(&key, "b", LONG).await.expect("reachable");
-    assert!(matches!(again, LockOutcome::Held(left) if left > SHORT));
+    assert!(matches!(again, LockOutcome::Held(left) if left > first));
 }
 
 async fn fences_grow_over_locks_and_invalidations(store: Arc<dyn Store>) {
@@ -595,13 +597,14 @@ async fn a_stream_ends(store: Arc<dyn Store>) {
 }
 
 async fn a_watch_wakes_its_reader(store: Arc<dyn Store>) {
+    // Connections that have just come up wake everybody, once for each.
+    listening(&*store, &mut store.subscribe()).await;
     let key = mailbox();
     store.open_stream(&key, BOUNDS).await.expect("reachable");
     let mut watch = store.watch_stream(&key).await;
     let mut other = store
         .watch_stream(&StreamKey::Mailbox("other".into()))
         .await;
-    // Subscriptions that have just come up may wake once.
     watch.appended.borrow_and_update();
     append(&*store, &key, "x", BOUNDS).await;
     let woken = timeout(Duration::from_secs(5), watch.appended.changed()).await;
