@@ -10,6 +10,7 @@ mod cache;
 mod cli;
 mod drain;
 mod fidelity;
+mod model;
 mod redis;
 mod redis_cost;
 mod redis_faults;
