@@ -175,24 +175,29 @@ pub(crate) struct TestCluster {
 impl TestCluster {
     /// Starts two nodes that have heard of their Redis.
     pub(crate) async fn pair(setup: Setup) -> Self {
+        Self::named(setup, &["a", "b"]).await
+    }
+
+    /// Starts nodes of these names that have heard of their Redis.
+    pub(crate) async fn named(setup: Setup, names: &[&str]) -> Self {
         let redis = RedisServer::start();
         // Without one they share what the store keeps, if it answers at once.
         let setup = setup
             .redis(&redis)
             .set("node.secret", "\"the same at every node of this test\"");
-        Self::of(setup, redis).await
+        Self::of(setup, redis, names).await
     }
 
     /// Starts two nodes that find out themselves how to seal.
     pub(crate) async fn pair_without_secret(setup: Setup) -> Self {
         let redis = RedisServer::start();
         let setup = setup.redis(&redis);
-        Self::of(setup, redis).await
+        Self::of(setup, redis, &["a", "b"]).await
     }
 
-    async fn of(setup: Setup, redis: RedisServer) -> Self {
+    async fn of(setup: Setup, redis: RedisServer, names: &[&str]) -> Self {
         let mut nodes = Vec::new();
-        for name in ["a", "b"] {
+        for name in names {
             nodes.push(
                 setup
                     .clone()
@@ -208,8 +213,13 @@ impl TestCluster {
             .await;
         }
         let cluster = Self { nodes, redis };
-        cluster.acquaint(cluster.a(), cluster.b()).await;
-        cluster.acquaint(cluster.b(), cluster.a()).await;
+        for from in &cluster.nodes {
+            for to in &cluster.nodes {
+                if from.address != to.address {
+                    cluster.acquaint(from, to).await;
+                }
+            }
+        }
         cluster
     }
 
