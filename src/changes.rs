@@ -13,6 +13,7 @@ use std::{
 
 use rand::RngExt as _;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{self, Fleet, News},
@@ -42,7 +43,16 @@ pub struct Changes {
     fleet: Arc<Fleet>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
-    watched: Mutex<HashMap<ServerId, Arc<Interest>>>,
+    watched: Mutex<HashMap<ServerId, Watched>>,
+}
+
+/// A server that is watched.
+#[derive(Debug)]
+struct Watched {
+    server: Arc<Server>,
+    interest: Arc<Interest>,
+    /// Cancelled when the server is gone, or another of its name is there.
+    over: CancellationToken,
 }
 
 /// The resources of one server that clients of this node want to hear of.
@@ -141,24 +151,53 @@ impl Changes {
 
     fn interest(self: &Arc<Self>, server: &Arc<Server>) -> Arc<Interest> {
         let mut watched = lock(&self.watched);
-        if let Some(interest) = watched.get(&server.id) {
-            return Arc::clone(interest);
+        if let Some(known) = watched.get(&server.id) {
+            return Arc::clone(&known.interest);
         }
         let interest = Arc::new(Interest::new());
-        watched.insert(server.id.clone(), Arc::clone(&interest));
+        let begun = self.begin(server, Arc::clone(&interest));
+        watched.insert(server.id.clone(), begun);
+        interest
+    }
+
+    /// Only these servers are there now: ends the watches of others. A server
+    /// that took another's name is watched in its place.
+    pub fn retain(self: &Arc<Self>, servers: &[Arc<Server>]) {
+        lock(&self.watched).retain(|id, watched| {
+            let now = servers.iter().find(|server| server.id == *id);
+            if now.is_none_or(|now| !Arc::ptr_eq(now, &watched.server)) {
+                watched.over.cancel();
+            }
+            if let Some(now) = now
+                && watched.over.is_cancelled()
+            {
+                *watched = self.begin(now, Arc::clone(&watched.interest));
+            }
+            now.is_some()
+        });
+    }
+
+    fn begin(self: &Arc<Self>, server: &Arc<Server>, interest: Arc<Interest>) -> Watched {
+        let over = CancellationToken::new();
+        let watched = Watched {
+            server: Arc::clone(server),
+            interest,
+            over: over.clone(),
+        };
         let (changes, server, uris) = (
             Arc::clone(self),
             Arc::clone(server),
-            interest.uris.subscribe(),
+            watched.interest.uris.subscribe(),
         );
         self.tasks.spawn_brief(async move {
             let stopping = changes.tasks.stopping().clone();
             tokio::select! {
                 () = stopping.cancelled() => {}
+                () = over.cancelled() => {}
                 () = changes.keep_watching(server, uris) => {}
             }
         });
-        interest
+        watched
     }
 
     async fn keep_watching(

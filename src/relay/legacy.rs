@@ -538,7 +538,8 @@ impl Relay {
                 News::Changed { .. }
                 | News::SessionChanged { .. }
                 | News::StreamTaken { .. }
-                | News::LeasesReleased {} => {}
+                | News::LeasesReleased {}
+                | News::ServersChanged {} => {}
             }
         }
     }
