@@ -1,29 +1,22 @@
-//! What the command line and dashboards ask: the fleet, its servers, metrics,
-//! and the document that describes all plain HTTP paths.
+//! What the command line and dashboards ask and change: the fleet, its
+//! servers, metrics, and the document that describes all plain HTTP paths.
+
+mod servers;
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, State},
-    response::Response,
-    routing::get,
-};
+use axum::{Router, body::Body, extract::State, response::Response, routing::get};
 use http::{HeaderValue, header::CONTENT_TYPE};
 use serde::Serialize;
 
 use super::{error::RestError, rest};
 use crate::{
+    config::AuthMode,
     gateway::Gateway,
-    mcp::{
-        json,
-        version::{Era, Version},
-    },
-    servers::Server,
+    mcp::json,
     telemetry::metrics::{Gauge, Metrics},
 };
 
@@ -34,8 +27,11 @@ const OPENAPI: &str = include_str!("openapi.json");
 pub fn routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/api/cluster", get(cluster))
-        .route("/api/servers", get(servers))
-        .route("/api/servers/{server}", get(server))
+        .route("/api/servers", get(servers::all).post(servers::register))
+        .route(
+            "/api/servers/{server}",
+            get(servers::one).delete(servers::unregister),
+        )
         .route("/api/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
 }
@@ -90,64 +86,6 @@ async fn cluster(State(gateway): State<Arc<Gateway>>) -> Response {
     })
 }
 
-#[derive(Serialize)]
-struct ServerEntry<'a> {
-    name: &'a str,
-    origin: &'a str,
-    balance: &'static str,
-    replicas: Vec<ReplicaEntry<'a>>,
-}
-
-#[derive(Serialize)]
-struct ReplicaEntry<'a> {
-    id: &'a str,
-    endpoint: String,
-    in_flight: u32,
-    /// `modern` or `legacy`; `null` until the server has been asked.
-    era: Option<&'static str>,
-    version: Option<&'static str>,
-}
-
-impl<'a> ServerEntry<'a> {
-    fn new(server: &'a Server, spoken: Option<Version>) -> Self {
-        let era = spoken.map(|version| match version.era() {
-            Era::Modern => "modern",
-            Era::Legacy => "legacy",
-        });
-        let replicas = server.replicas.iter().map(|replica| ReplicaEntry {
-            id: replica.id.as_str(),
-            endpoint: replica.endpoint.to_string(),
-            in_flight: replica.in_flight(),
-            era,
-            version: spoken.map(Version::as_str),
-        });
-        Self {
-            name: server.id.as_str(),
-            origin: server.origin,
-            balance: server.balance.as_str(),
-            replicas: replicas.collect(),
-        }
-    }
-}
-
-async fn servers(State(gateway): State<Arc<Gateway>>) -> Response {
-    let all = gateway.servers.all();
-    let entries: Vec<_> = all
-        .iter()
-        .map(|server| ServerEntry::new(server, gateway.lists.spoken(server)))
-        .collect();
-    answer(&entries)
-}
-
-async fn server(
-    State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
-) -> Result<Response, RestError> {
-    let server = rest::server(&gateway, &name)?;
-    let spoken = gateway.lists.spoken(&server);
-    Ok(answer(&ServerEntry::new(&server, spoken)))
-}
-
 async fn openapi() -> Response {
     rest::json(OPENAPI.into(), None)
 }
@@ -159,6 +97,14 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
         HeaderValue::from_static(Metrics::CONTENT_TYPE),
     );
     response
+}
+
+/// Whether the caller may change what the fleet serves. With `auth.mode =
+/// "none"` everybody who reaches the port may, as they may call everything.
+fn check_may_change(gateway: &Gateway) -> Result<(), RestError> {
+    match gateway.config.auth.mode {
+        None | Some(AuthMode::None) => Ok(()),
+    }
 }
 
 fn answer<T: Serialize>(value: &T) -> Response {

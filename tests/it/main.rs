@@ -12,6 +12,7 @@ mod drain;
 mod fidelity;
 mod redis;
 mod redis_cost;
+mod registry;
 mod requirements;
 mod rmcp_client;
 mod safety;

@@ -137,17 +137,20 @@ impl ServerCapabilities {
     }
 
     /// What the merged endpoint offers: what any of them has. Extensions are
-    /// not routed there and therefore left out.
+    /// not routed there and therefore left out. Its lists change also when
+    /// servers come and go, which is told; tools may come with the next one.
     #[must_use]
     pub fn union<'s>(all: impl IntoIterator<Item = &'s Self>) -> Self {
-        let either = |one: Option<Changes>, other: Option<Changes>| match (one, other) {
-            (Some(Changes::Told), _) | (_, Some(Changes::Told)) => Some(Changes::Told),
-            (one, other) => one.or(other),
+        let either =
+            |one: Option<Changes>, other: Option<Changes>| one.or(other).map(|_| Changes::Told);
+        let nobody = Offered {
+            tools: Some(Changes::Told),
+            ..Offered::default()
         };
         let offered = all
             .into_iter()
-            .fold(Offered::default(), |sum, Self { offered, .. }| Offered {
-                tools: either(sum.tools, offered.tools),
+            .fold(nobody, |sum, Self { offered, .. }| Offered {
+                tools: sum.tools,
                 prompts: either(sum.prompts, offered.prompts),
                 resources: either(sum.resources, offered.resources),
                 subscribe: sum.subscribe || offered.subscribe,
