@@ -137,26 +137,40 @@ impl ServerCapabilities {
     }
 
     /// What the merged endpoint offers: what any of them has. Extensions are
-    /// not routed there and therefore left out. Its lists change also when
-    /// servers come and go, which is told; tools may come with the next one.
+    /// not routed there and therefore left out.
     #[must_use]
     pub fn union<'s>(all: impl IntoIterator<Item = &'s Self>) -> Self {
-        let either =
-            |one: Option<Changes>, other: Option<Changes>| one.or(other).map(|_| Changes::Told);
-        let nobody = Offered {
-            tools: Some(Changes::Told),
-            ..Offered::default()
+        let either = |one: Option<Changes>, other: Option<Changes>| match (one, other) {
+            (Some(Changes::Told), _) | (_, Some(Changes::Told)) => Some(Changes::Told),
+            (one, other) => one.or(other),
         };
         let offered = all
             .into_iter()
-            .fold(nobody, |sum, Self { offered, .. }| Offered {
-                tools: sum.tools,
+            .fold(Offered::default(), |sum, Self { offered, .. }| Offered {
+                tools: either(sum.tools, offered.tools),
                 prompts: either(sum.prompts, offered.prompts),
                 resources: either(sum.resources, offered.resources),
                 subscribe: sum.subscribe || offered.subscribe,
                 completions: sum.completions || offered.completions,
                 logging: sum.logging || offered.logging,
             });
+        Self {
+            raw: Arc::from(offered.to_raw()),
+            offered,
+        }
+    }
+
+    /// The same where servers come and go: its lists change then, which is
+    /// told, and tools may come with the next server.
+    #[must_use]
+    pub fn of_changing_servers(&self) -> Self {
+        let told = |list: Option<Changes>| list.map(|_| Changes::Told);
+        let offered = Offered {
+            tools: Some(Changes::Told),
+            prompts: told(self.offered.prompts),
+            resources: told(self.offered.resources),
+            ..self.offered
+        };
         Self {
             raw: Arc::from(offered.to_raw()),
             offered,
