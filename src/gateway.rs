@@ -346,6 +346,7 @@ fn describe(
             started_at: millis(since),
             uptime: millis(started.elapsed()),
             requests: current(Gauge::Requests),
+            answered: metrics.answered(),
             connections: current(Gauge::Connections),
             streams: current(Gauge::Streams),
             duties: current(Gauge::Duties),

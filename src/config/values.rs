@@ -171,7 +171,7 @@ pub(super) fn duration(
 }
 
 /// `250ms`, `1.5s`, `1h30m`, `2d`, `0`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
         return Some(Duration::ZERO);

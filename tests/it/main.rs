@@ -19,3 +19,4 @@ mod safety;
 mod store;
 mod support;
 mod upstream;
+mod views;
