@@ -36,12 +36,13 @@ use crate::{
         mcp::{about, stream::Held},
         router,
     },
-    ids::{NodeId, ServerId},
+    ids::NodeId,
     lifecycle::Tasks,
     lists::{self, Listing, Lists, Target},
     mcp::{error::RpcError, seal::Sealer},
+    registry::{self, Affected, Registry},
     relay::{self, Relay},
-    servers::{Endpoint, Replica, Server, Servers},
+    servers::Servers,
     session::{self, Sessions},
     store::{
         Event, RecordKey, Store, StoreError,
@@ -89,6 +90,8 @@ pub struct Gateway {
     pub fleet: Arc<Fleet>,
     /// Watches of the servers.
     pub changes: Arc<Changes>,
+    /// Servers registered while the fleet runs.
+    pub registry: Arc<Registry>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -126,7 +129,8 @@ impl Gateway {
             .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
         let sealer = sealer(&config, &store, &tasks).await;
-        let servers = Arc::new(Servers::new(known_servers(&config)?));
+        let configured = registry::configured(&config)?;
+        let servers = Arc::new(Servers::new(configured.clone()));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
             upstream_settings(&config),
@@ -195,6 +199,19 @@ impl Gateway {
             tasks.clone(),
             Arc::clone(&metrics),
         );
+        let registry = Arc::new(Registry::new(
+            configured,
+            registry_settings(&config),
+            Arc::clone(&store),
+            Arc::clone(&fleet),
+            Affected {
+                servers: Arc::clone(&servers),
+                upstreams: Arc::clone(&upstreams),
+                metrics: Arc::clone(&metrics),
+            },
+        ));
+        // Known before the first request, if the store answers.
+        registry.refresh_or_say().await;
         let health = Health::new(
             health_settings(&config),
             node.clone(),
@@ -220,6 +237,7 @@ impl Gateway {
             store,
             fleet,
             changes,
+            registry,
             membership,
             duties,
             health,
@@ -245,6 +263,8 @@ impl Gateway {
         self.until_ending("sessions", async move { sessions.follow().await });
         let relay = Arc::clone(&self.relay);
         self.until_ending("relay", async move { relay.follow().await });
+        let registry = Arc::clone(&self.registry);
+        self.until_ending("registry", async move { registry.follow().await });
         let membership = Arc::clone(&self.membership);
         let (stopping, ending) = (self.tasks.stopping().clone(), self.tasks.ending().clone());
         self.tasks.spawn("membership", async move {
@@ -356,6 +376,7 @@ fn describe(
             started_at: millis(since),
             uptime: millis(started.elapsed()),
             requests: current(Gauge::Requests),
+            answered: metrics.answered(),
             connections: current(Gauge::Connections),
             streams: current(Gauge::Streams),
             duties: current(Gauge::Duties),
@@ -490,41 +511,6 @@ async fn shared_key(store: &dyn Store, own: &[u8; 32]) -> Result<[u8; 32], Store
     Ok(<[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()))
 }
 
-fn known_servers(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {
-    let mut servers: Vec<_> = config
-        .servers
-        .iter()
-        .map(|server| {
-            let replica = |replica: &crate::config::ReplicaConfig| {
-                let built =
-                    Replica::new(server.id.clone(), replica.endpoint.clone(), replica.weight);
-                Arc::new(built.with_headers(server.headers.clone()))
-            };
-            let replicas = server.replicas.iter().map(replica).collect();
-            Arc::new(Server::new(
-                server.id.clone(),
-                replicas,
-                server.balance,
-                server.timeout,
-                server.origin,
-            ))
-        })
-        .collect();
-    let demo = ServerId::try_from("demo")?;
-    if config.node.demo && servers.iter().all(|server| server.id != demo) {
-        let replica = Arc::new(Replica::new(demo.clone(), Endpoint::Demo, 1));
-        let timeout = Duration::from_secs(30);
-        servers.push(Arc::new(Server::new(
-            demo,
-            vec![replica],
-            crate::balance::Policy::default(),
-            timeout,
-            "built-in",
-        )));
-    }
-    Ok(servers)
-}
-
 fn cache_settings(config: &Config) -> cache::Settings {
     let cache = &config.cache;
     cache::Settings {
@@ -537,6 +523,13 @@ fn cache_settings(config: &Config) -> cache::Settings {
         retry_first: cache.retry_min,
         retry_stale: cache.retry_max,
         ..cache::Settings::default()
+    }
+}
+
+fn registry_settings(config: &Config) -> registry::Settings {
+    registry::Settings {
+        most: config.limits.registered_servers,
+        check: config.cluster.lease_ttl,
     }
 }
 

@@ -21,6 +21,7 @@ pub mod ids;
 pub mod lifecycle;
 pub mod lists;
 pub mod mcp;
+pub mod registry;
 pub mod relay;
 pub mod servers;
 pub mod session;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::{
     balance::{self, Candidate, Policy},
     ids::{ReplicaId, ServerId},
+    store::registry::Edition,
 };
 
 /// A server and its replicas, immutable once published.
@@ -33,8 +34,11 @@ pub struct Server {
     pub balance: Policy,
     /// How long one request to it may take.
     pub timeout: Duration,
-    /// Where the definition came from, for people: `config`, `--server`, `built-in`.
+    /// Where the definition came from, for people: `config`, `--server`, `api`, `built-in`.
     pub origin: &'static str,
+    /// Which of the servers that had this name, one after the other: what one
+    /// said is not what the next says. Zero when it comes from configuration.
+    pub edition: Edition,
     turn: AtomicUsize,
 }
 
@@ -54,8 +58,16 @@ impl Server {
             balance,
             timeout,
             origin,
+            edition: Edition::default(),
             turn: AtomicUsize::new(0),
         }
+    }
+
+    /// The same server as it was registered at that time.
+    #[must_use]
+    pub fn of_edition(mut self, edition: Edition) -> Self {
+        self.edition = edition;
+        self
     }
 
     /// The replica the next request goes to, leaving out those already `tried`.

@@ -540,7 +540,8 @@ impl Relay {
                 | News::StreamTaken { .. }
                 | News::Interest { .. }
                 | News::Watched { .. }
-                | News::LeasesReleased {} => {}
+                | News::LeasesReleased {}
+                | News::ServersChanged {} => {}
             }
         }
     }

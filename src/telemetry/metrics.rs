@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -212,6 +215,7 @@ pub struct Metrics {
     store_reachable: IntGauge,
     in_use: [IntGauge; Gauge::ALL.len()],
     replica_healthy: IntGaugeVec,
+    answered: AtomicU64,
     log_lines_dropped: IntCounter,
     dropped_lines: OnceLock<ErrorCounter>,
 }
@@ -247,6 +251,7 @@ impl Metrics {
                 .with_label_values(&none),
             in_use: Gauge::ALL.map(|gauge| in_use.with_label_values(&[gauge.as_str()])),
             replica_healthy: instruments::REPLICA_HEALTHY.gauge(&registry),
+            answered: AtomicU64::new(0),
             log_lines_dropped: instruments::LOG_LINES_DROPPED
                 .counter(&registry)
                 .with_label_values(&none),
@@ -289,11 +294,18 @@ impl Metrics {
         outcome: Outcome,
         took: Duration,
     ) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let server = server.map_or("*", ServerId::as_str);
         let method = names::known_method(method);
         self.server_operation
             .with_label_values(&[server, method, era_label(era), outcome.error_type()])
             .observe(took.as_secs_f64());
+    }
+
+    /// Requests answered since the start, whatever their servers.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// A server has answered a request, or failed to.

@@ -20,6 +20,13 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::support::{eventually, redis::RedisServer};
 
+mod registry;
+
+use registry::{
+    a_registry_that_was_lost_is_restored_once, editions_of_the_registry_grow,
+    registered_servers_are_kept_by_name, the_registry_has_a_bound,
+};
+
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod embedded {
@@ -78,6 +85,10 @@ contract!(
     an_older_fence_does_not_replace_a_record,
     a_roster_has_a_line_per_writer,
     a_silent_writers_line_goes,
+    registered_servers_are_kept_by_name,
+    editions_of_the_registry_grow,
+    the_registry_has_a_bound,
+    a_registry_that_was_lost_is_restored_once,
 );
 
 async fn on_redis<F: Future<Output = ()>>(
@@ -107,7 +118,7 @@ fn every_key_ends(server: &RedisServer, prefix: &str) {
     let keys = server.cli(&["keys", "*"]);
     for key in keys.lines().filter(|key| !key.is_empty()) {
         assert!(key.starts_with(&format!("{prefix}:")), "{key}");
-        if key != format!("{prefix}:secret") {
+        if key != format!("{prefix}:secret") && key != format!("{prefix}:servers") {
             let ttl: i64 = server.cli(&["pttl", key]).trim().parse().expect("a number");
             assert!(ttl != -1, "{key} lives for ever");
         }

@@ -9,7 +9,7 @@ use super::super::{
     Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rosters::RosterKey,
 };
 
-/// A key. All but [`RecordKey::Secret`] have a time to live.
+/// A key. All but [`RecordKey::Secret`] and [`Key::Registry`] have a time to live.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Key<'a> {
     /// Hash `generation`, `fetched`, `payload`: a cache entry. Lives until it may
@@ -46,6 +46,11 @@ pub(super) enum Key<'a> {
     /// Hash, one field per node: see [`RosterKey`]. Lives as long as its
     /// youngest line may. Written by `roster.lua`.
     Roster(&'a RosterKey),
+    /// Hash, one field per registered server and `:edition`. Lives for ever:
+    /// what was registered is served until it is taken out. Bound:
+    /// `limits.registered_servers`. Written by `registry_change.lua`,
+    /// `registry_restore.lua`.
+    Registry,
 }
 
 /// A pub/sub channel.
@@ -103,6 +108,7 @@ impl Keys {
             Key::Roster(RosterKey::Members) => format!("{prefix}:members"),
             Key::Roster(RosterKey::Load) => format!("{prefix}:load"),
             Key::Roster(RosterKey::Interest(server)) => format!("{prefix}:interest:{{{server}}}"),
+            Key::Registry => format!("{prefix}:servers"),
         }
     }
 
@@ -214,6 +220,7 @@ mod tests {
             keys.key(Key::Roster(&RosterKey::Load)),
             keys.key(Key::Roster(&RosterKey::Interest(server))),
             keys.key(Key::Record(&health)),
+            keys.key(Key::Registry),
             keys.topic(Topic::Cache),
             keys.topic(Topic::Of(Channel::Fleet)),
             keys.topic(Topic::Of(Channel::Health)),
@@ -240,6 +247,7 @@ mod tests {
             "mcp-fleet:load",
             "mcp-fleet:interest:{demo}",
             "mcp-fleet:health:{demo/REPLICA}",
+            "mcp-fleet:servers",
             "mcp-fleet:on:cache",
             "mcp-fleet:on:fleet",
             "mcp-fleet:on:health",

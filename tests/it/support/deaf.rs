@@ -12,6 +12,7 @@ use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
     leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
+    registry::{Change, Changed, Edition, Registry, Table},
     rosters::{RosterChange, RosterKey, RosterLine, Rosters},
 };
 use tokio::sync::{Notify, broadcast};
@@ -207,5 +208,25 @@ impl Rosters for DeafStore {
         ttl: Duration,
     ) -> Result<Vec<RosterLine>, StoreError> {
         self.inner.roster(key, writer, change, ttl).await
+    }
+}
+
+#[async_trait]
+impl Registry for DeafStore {
+    async fn registry_edition(&self) -> Result<Edition, StoreError> {
+        self.inner.registry_edition().await
+    }
+    async fn registry(&self) -> Result<Table, StoreError> {
+        self.inner.registry().await
+    }
+    async fn change_registry(
+        &self,
+        change: &Change,
+        known: Edition,
+    ) -> Result<Changed, StoreError> {
+        self.inner.change_registry(change, known).await
+    }
+    async fn restore_registry(&self, table: &Table) -> Result<bool, StoreError> {
+        self.inner.restore_registry(table).await
     }
 }
