@@ -170,7 +170,7 @@ impl Changes {
         let mut was_watching = false;
         loop {
             let (sender, mut received) = mpsc::channel(64);
-            let Some(replica) = server.pick(&[]) else {
+            let Some(replica) = server.any(&[]) else {
                 return;
             };
             let watching = self.upstreams.watch(&replica, uris.clone(), sender);

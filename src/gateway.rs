@@ -115,7 +115,8 @@ impl Gateway {
             .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
         let sealer = sealer(&config, &store).await;
-        let servers = Arc::new(Servers::new(known_servers(&config)?));
+        let servers = known_servers(&config)?;
+        let servers = Arc::new(Servers::counted(servers, Some(Arc::clone(&metrics))));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
             upstream_settings(&config),
@@ -417,13 +418,16 @@ fn known_servers(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {
                 Arc::new(built.with_headers(server.headers.clone()))
             };
             let replicas = server.replicas.iter().map(replica).collect();
-            Arc::new(Server::new(
-                server.id.clone(),
-                replicas,
-                server.balance,
-                server.timeout,
-                server.origin,
-            ))
+            Arc::new(
+                Server::new(
+                    server.id.clone(),
+                    replicas,
+                    server.balance,
+                    server.timeout,
+                    server.origin,
+                )
+                .trusting(server.trust_annotations),
+            )
         })
         .collect();
     let demo = ServerId::try_from("demo")?;

@@ -8,6 +8,7 @@
 //! [`lifecycle`] ends them in order.
 
 pub mod balance;
+pub mod breaker;
 pub mod cache;
 pub mod changes;
 pub mod cli;
