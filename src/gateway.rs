@@ -488,6 +488,8 @@ fn relay_settings(config: &Config) -> relay::Settings {
         max_events: limits.stream_events,
         events_ttl: limits.stream_ttl,
         stream_retry: Duration::from_secs(5),
+        retries: config.upstream.retries,
+        retry_budget: config.upstream.retry_budget,
         server_info: about::gateway_info(),
     }
 }

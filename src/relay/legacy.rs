@@ -551,7 +551,7 @@ impl Relay {
         method: &str,
         params: Option<&Raw>,
     ) {
-        let Some(replica) = server.home_of(&session.key, &[]) else {
+        let Some(replica) = self.home_of(server, session).await else {
             return;
         };
         let deadline = Instant::now() + server.timeout;
@@ -591,6 +591,7 @@ impl Relay {
             progress_token: None,
             trace: TraceContext::default(),
             headers: Vec::new(),
+            repeatable: false,
             session: Some(session.clone()),
         };
         if let Err(error) = self.finish_quietly(&call, deadline).await {
@@ -605,7 +606,7 @@ impl Relay {
         session: &ClientSession,
         deadline: Instant,
     ) -> bool {
-        match server.home_of(&session.key, &[]) {
+        match self.home_of(server, session).await {
             Some(replica) => {
                 self.upstreams
                     .keeps_session(&replica, session, deadline)

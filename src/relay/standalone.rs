@@ -87,8 +87,8 @@ impl Standalone {
     }
 
     /// Listens to the session's own stream at a legacy server.
-    pub(crate) fn attach(&mut self, server: &Server, session: ClientSession) {
-        if let Some(replica) = server.home_of(&session.key, &[]) {
+    pub(crate) async fn attach(&mut self, server: &Server, session: ClientSession) {
+        if let Some(replica) = self.relay.home_of(server, &session).await {
             self.upstream = Some(Upstream {
                 replica,
                 session,

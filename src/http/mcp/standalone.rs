@@ -140,7 +140,8 @@ async fn run(incoming: Incoming, session: Arc<Session>, events: mpsc::Sender<Eve
     }
     gateway.watch(&incoming.target);
     if let Target::One(server) = &incoming.target {
-        standalone.attach(server, legacy::upstream_session(&incoming, &session));
+        let upstream = legacy::upstream_session(&incoming, &session);
+        standalone.attach(server, upstream).await;
     }
     let mut watched = Watched::default();
     watched.follow(&incoming, &session).await;
