@@ -43,6 +43,7 @@ use crate::{
         redis::{RedisSettings, RedisStore},
     },
     telemetry::metrics::{Gauge, Metrics},
+    trials::Trials,
     upstream::{self, Upstreams},
 };
 
@@ -227,6 +228,16 @@ impl Gateway {
         });
         let duties = Arc::clone(&self.duties);
         self.tasks.spawn("duties", duties.run());
+        let trials = Arc::new(Trials::new(
+            Arc::clone(&self.servers),
+            Arc::clone(&self.upstreams),
+            Arc::clone(&self.store),
+            Arc::clone(&self.fleet),
+            self.membership.me().clone(),
+            self.config.health.timeout,
+            self.tasks.clone(),
+        ));
+        self.tasks.spawn("trials", trials.run());
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

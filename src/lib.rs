@@ -3,6 +3,7 @@
 //! In reading order: a request arrives in [`http`], is understood with
 //! [`mcp`], answered from [`lists`] (over [`cache`]) or relayed by [`relay`]
 //! to a replica chosen by [`balance`] and reached through [`upstream`].
+//! [`breaker`] and [`trials`] say which replicas are fit.
 //! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
 //! the state that nodes share. [`gateway`] puts the parts together,
 //! [`lifecycle`] ends them in order.
@@ -26,4 +27,5 @@ pub mod servers;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+pub mod trials;
 pub mod upstream;

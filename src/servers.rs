@@ -59,6 +59,7 @@ pub struct Server {
     /// Whether its tools' word is taken for what can be sent again.
     pub trust_annotations: bool,
     turn: AtomicUsize,
+    calls: AtomicUsize,
     usable: Arc<Usable>,
     retries: RetryBudget,
 }
@@ -85,6 +86,7 @@ impl Server {
             origin,
             trust_annotations: true,
             turn: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             usable,
             retries: RetryBudget::new(),
         }
@@ -169,18 +171,20 @@ impl Server {
             .cloned()
     }
 
-    /// How many requests have been given a replica: whether there is traffic.
-    #[must_use]
-    pub fn turns(&self) -> usize {
-        self.turn.load(Ordering::Relaxed)
-    }
-
     /// A call is made, which earns `share` of a retry.
-    pub fn earn_retry(&self, share: f64) {
+    pub fn count_call(&self, share: f64) {
         // Where nobody else can be tried nothing is earned.
         if self.replicas.len() > 1 {
+            self.calls.fetch_add(1, Ordering::Relaxed);
             self.retries.earn(share);
         }
+    }
+
+    /// How many calls were made, if there are several replicas: whether there
+    /// is traffic. Wraps.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Whether a retry can be afforded, which is then paid for.
@@ -305,6 +309,14 @@ impl Replica {
         self.condition.breaker()
     }
 
+    /// When a trial of it is due; `None` while its breaker is closed.
+    pub(crate) fn trial_due(&self) -> Option<Instant> {
+        if !self.condition.is_open() {
+            return None;
+        }
+        self.breaker().trial_due()
+    }
+
     /// Whether calls go there rather than elsewhere: probes pass and the
     /// breaker is closed.
     #[must_use]
@@ -417,6 +429,11 @@ impl Servers {
     /// For one listener. Cancel safe.
     pub async fn condition_changed(&self) {
         self.conditions.notified().await;
+    }
+
+    /// Wakes whoever waits for conditions to change.
+    pub(crate) fn look_again(&self) {
+        self.conditions.notify_one();
     }
 
     /// The replica of that id, if it is still known.

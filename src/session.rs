@@ -334,7 +334,9 @@ impl Sessions {
                     News::Changed { .. }
                     | News::Cancelled { .. }
                     | News::StreamTaken { .. }
-                    | News::LeasesReleased {} => {}
+                    | News::LeasesReleased {}
+                    | News::ReplicaRecovered { .. }
+                    | News::TrialFailed { .. } => {}
                 },
                 // An end may have been missed: every session is looked up again.
                 Heard::Gap => self.known.invalidate_all(),

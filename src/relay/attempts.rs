@@ -46,7 +46,7 @@ impl Relay {
         call: &Call,
         deadline: Instant,
     ) -> Result<Begun, RelayError> {
-        call.server.earn_retry(self.settings.retry_budget);
+        call.server.count_call(self.settings.retry_budget);
         self.attempt(call, Attempts::default(), deadline).await
     }
 

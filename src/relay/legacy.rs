@@ -538,7 +538,9 @@ impl Relay {
                 News::Changed { .. }
                 | News::SessionChanged { .. }
                 | News::StreamTaken { .. }
-                | News::LeasesReleased {} => {}
+                | News::LeasesReleased {}
+                | News::ReplicaRecovered { .. }
+                | News::TrialFailed { .. } => {}
             }
         }
     }
