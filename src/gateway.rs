@@ -33,6 +33,7 @@ use crate::{
     ids::{NodeId, ServerId},
     lifecycle::Tasks,
     lists::{self, Listing, Lists, Target},
+    load::Loads,
     mcp::{error::RpcError, seal::Sealer},
     relay::{self, Relay},
     servers::{Endpoint, Replica, Server, Servers},
@@ -238,6 +239,12 @@ impl Gateway {
             self.tasks.clone(),
         ));
         self.tasks.spawn("trials", trials.run());
+        // Without a store of several nodes there is nobody to tell.
+        if self.config.redis.is_some() {
+            let me = self.membership.me().clone();
+            let loads = Loads::new(Arc::clone(&self.servers), Arc::clone(&self.store), me);
+            self.tasks.spawn("load", loads.run(self.tasks.clone()));
+        }
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

@@ -3,7 +3,7 @@
 //! In reading order: a request arrives in [`http`], is understood with
 //! [`mcp`], answered from [`lists`] (over [`cache`]) or relayed by [`relay`]
 //! to a replica chosen by [`balance`] and reached through [`upstream`].
-//! [`breaker`] and [`trials`] say which replicas are fit.
+//! [`breaker`], [`trials`] and [`load`] say which replicas are fit and how busy.
 //! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
 //! the state that nodes share. [`gateway`] puts the parts together,
 //! [`lifecycle`] ends them in order.
@@ -21,6 +21,7 @@ pub mod http;
 pub mod ids;
 pub mod lifecycle;
 pub mod lists;
+pub mod load;
 pub mod mcp;
 pub mod relay;
 pub mod servers;
