@@ -69,6 +69,20 @@ pub enum News {
     LeasesReleased {},
     /// The registry of servers changed.
     ServersChanged {},
+    /// A trial found that a replica answers again: circuit breakers close.
+    ReplicaRecovered {
+        /// The replica's id.
+        replica: String,
+    },
+    /// A trial found that a replica does not answer yet: the next one is later.
+    TrialFailed {
+        /// The replica's id.
+        replica: String,
+        /// Failed trials in a row, the opening included.
+        openings: u32,
+        /// Time until the next trial.
+        pause_ms: u64,
+    },
 }
 
 /// What a server's change notification is about.

@@ -39,6 +39,7 @@ use crate::{
     ids::NodeId,
     lifecycle::Tasks,
     lists::{self, Listing, Lists, Target},
+    load::Loads,
     mcp::{error::RpcError, seal::Sealer},
     registry::{self, Affected, Registry},
     relay::{self, Relay},
@@ -50,6 +51,7 @@ use crate::{
         redis::{RedisSettings, RedisStore},
     },
     telemetry::metrics::{Gauge, Metrics},
+    trials::Trials,
     upstream::{self, Upstreams},
 };
 
@@ -130,7 +132,10 @@ impl Gateway {
         let store = open_store(&config, &tasks).await?;
         let sealer = sealer(&config, &store, &tasks).await;
         let configured = registry::configured(&config)?;
-        let servers = Arc::new(Servers::new(configured.clone()));
+        let servers = Arc::new(Servers::counted(
+            configured.clone(),
+            Some(Arc::clone(&metrics)),
+        ));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
             upstream_settings(&config),
@@ -274,6 +279,22 @@ impl Gateway {
         self.tasks.spawn("duties", duties.run());
         self.until_ending("health", Arc::clone(&self.health).run());
         self.until_ending("changes", Arc::clone(&self.changes).run());
+        let trials = Arc::new(Trials::new(
+            Arc::clone(&self.servers),
+            Arc::clone(&self.upstreams),
+            Arc::clone(&self.store),
+            Arc::clone(&self.fleet),
+            self.membership.me().clone(),
+            self.config.health.timeout,
+            self.tasks.clone(),
+        ));
+        self.tasks.spawn("trials", trials.run());
+        // Without a store of several nodes there is nobody to tell.
+        if self.config.redis.is_some() {
+            let me = self.membership.me().clone();
+            let loads = Loads::new(Arc::clone(&self.servers), Arc::clone(&self.store), me);
+            self.tasks.spawn("load", loads.run(self.tasks.clone()));
+        }
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -561,6 +582,8 @@ fn relay_settings(config: &Config) -> relay::Settings {
         max_events: limits.stream_events,
         events_ttl: limits.stream_ttl,
         stream_retry: Duration::from_secs(5),
+        retries: config.upstream.retries,
+        retry_budget: config.upstream.retry_budget,
         server_info: about::gateway_info(),
     }
 }

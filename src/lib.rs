@@ -3,11 +3,13 @@
 //! In reading order: a request arrives in [`http`], is understood with
 //! [`mcp`], answered from [`lists`] (over [`cache`]) or relayed by [`relay`]
 //! to a replica chosen by [`balance`] and reached through [`upstream`].
+//! [`breaker`], [`trials`] and [`load`] say which replicas are fit and how busy.
 //! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
 //! the state that nodes share. [`gateway`] puts the parts together,
 //! [`lifecycle`] ends them in order.
 
 pub mod balance;
+pub mod breaker;
 pub mod cache;
 pub mod changes;
 pub mod cli;
@@ -20,6 +22,7 @@ pub mod http;
 pub mod ids;
 pub mod lifecycle;
 pub mod lists;
+pub mod load;
 pub mod mcp;
 pub mod registry;
 pub mod relay;
@@ -27,4 +30,5 @@ pub mod servers;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+pub mod trials;
 pub mod upstream;

@@ -1,13 +1,15 @@
 //! The servers this node knows and the replicas that can be dialled.
 //!
 //! A snapshot that readers take without a lock; whoever changes the set swaps
-//! in a new one. Which replica a call goes to is decided in [`crate::balance`].
+//! in a new one. Which replica a call goes to is decided in [`crate::balance`],
+//! among those that are fit for calls (`condition`). A replica holds all that
+//! is known of it, so that nothing is left when it goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,13 +17,32 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
-    balance::{self, Candidate, Policy},
+    balance::{Load, Policy},
+    breaker::{Breaker, Told},
     ids::{ReplicaId, ServerId},
     store::registry::Edition,
+    telemetry::metrics::Metrics,
 };
+use condition::{Condition, Usable};
+use retry_budget::RetryBudget;
+use traffic::Traffic;
+
+mod condition;
+mod retry_budget;
+#[cfg(test)]
+mod tests;
+mod traffic;
+
+pub use traffic::InFlight;
+
+/// Draws that may hit a replica tried before, until all are looked through.
+const DRAWS: usize = 3;
 
 /// A server and its replicas, immutable once published.
 #[derive(Debug)]
@@ -39,7 +60,12 @@ pub struct Server {
     /// Which of the servers that had this name, one after the other: what one
     /// said is not what the next says. Zero when it comes from configuration.
     pub edition: Edition,
+    /// Whether its tools' word is taken for what can be sent again.
+    pub trust_annotations: bool,
     turn: AtomicUsize,
+    calls: AtomicUsize,
+    usable: Arc<Usable>,
+    retries: RetryBudget,
 }
 
 impl Server {
@@ -52,6 +78,10 @@ impl Server {
         timeout: Duration,
         origin: &'static str,
     ) -> Self {
+        let usable = Arc::new(Usable::new(balance));
+        for replica in &replicas {
+            replica.condition.add_user(&usable);
+        }
         Self {
             id,
             replicas,
@@ -59,7 +89,11 @@ impl Server {
             timeout,
             origin,
             edition: Edition::default(),
+            trust_annotations: true,
             turn: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            usable,
+            retries: RetryBudget::new(),
         }
     }
 
@@ -70,45 +104,105 @@ impl Server {
         self
     }
 
-    /// The replica the next request goes to, leaving out those already `tried`.
+    /// The same server, with its tools' annotations believed or not.
+    #[must_use]
+    pub fn trusting(mut self, trust_annotations: bool) -> Self {
+        self.trust_annotations = trust_annotations;
+        self
+    }
+
+    /// The replica the next request goes to, leaving out those already
+    /// `tried`: a usable one, else the least bad.
     #[must_use]
     pub fn pick(&self, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        self.pick_by(self.balance, tried)
+    }
+
+    /// A replica to ask something of that is no call: it takes nobody's turn.
+    #[must_use]
+    pub fn any(&self, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        match self.balance {
+            Policy::RoundRobin => self.pick_by(Policy::Random, tried),
+            Policy::P2c | Policy::LeastInFlight | Policy::Weighted | Policy::Random => {
+                self.pick(tried)
+            }
+        }
+    }
+
+    fn pick_by(&self, policy: Policy, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
         if tried.is_empty() && self.replicas.len() == 1 {
             return self.replicas.first().cloned();
         }
-        let open: Vec<_> = self
-            .replicas
-            .iter()
-            .filter(|replica| !tried.contains(&replica.id))
-            .collect();
-        let candidates: Vec<_> = open
-            .iter()
-            .map(|replica| Candidate {
-                in_flight: replica.in_flight(),
-                weight: replica.weight,
-            })
-            .collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let choice = balance::pick(self.balance, &candidates, turn, &mut rand::rng())?;
-        Some(Arc::clone(open[choice]))
+        let choices = self.usable.choices(&self.replicas);
+        let now = matches!(policy, Policy::P2c).then(Instant::now);
+        let replica = |index: u32| &self.replicas[index as usize];
+        let load = |index: u32| replica(index).traffic.load(now);
+        let random = &mut rand::rng();
+        for _ in 0..DRAWS {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let picked = replica(choices.pick(policy, turn, load, random)?);
+            if !tried.contains(&picked.id) {
+                return Some(Arc::clone(picked));
+            }
+        }
+        // A retry, among few: those that are usable, then whoever is left.
+        let untried = |replica: &&Arc<Replica>| !tried.contains(&replica.id);
+        let cheapest = |one: &&Arc<Replica>, other: &&Arc<Replica>| {
+            let (one, other) = (one.traffic.load(now), other.traffic.load(now));
+            one.compare(&other)
+        };
+        let usable = choices.indices().iter().map(|&index| replica(index));
+        usable
+            .filter(untried)
+            .min_by(cheapest)
+            .or_else(|| self.replicas.iter().filter(untried).min_by(cheapest))
+            .cloned()
     }
 
-    /// The replica a client session lives on, leaving out those already
-    /// `tried`: the same on every node (rendezvous hashing, Thaler and
-    /// Ravishankar, "A Name-Based Mapping Scheme for Rendezvous").
+    /// The replica a new client session goes to, leaving out those already
+    /// `tried`: the same on every node that finds the same ones usable
+    /// (rendezvous hashing, Thaler and Ravishankar, "A Name-Based Mapping
+    /// Scheme for Rendezvous"). A session that has begun stays where it is,
+    /// which is for the caller to know.
     #[must_use]
     pub fn home_of(&self, session: &str, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
-        let open = self
-            .replicas
-            .iter()
-            .filter(|replica| !tried.contains(&replica.id));
+        let choices = self.usable.choices(&self.replicas);
+        let usable = choices.indices().iter();
+        let usable = usable.map(|&index| &self.replicas[index as usize]);
+        let untried = |replica: &&Arc<Replica>| !tried.contains(&replica.id);
         let score = |replica: &&Arc<Replica>| {
             let mut hash = Sha256::new();
             hash.update(session);
             hash.update(replica.id.as_str());
             <[u8; 32]>::from(hash.finalize())
         };
-        open.max_by_key(score).cloned()
+        usable
+            .filter(untried)
+            .max_by_key(score)
+            .or_else(|| self.replicas.iter().filter(untried).max_by_key(score))
+            .cloned()
+    }
+
+    /// A call is made, which earns `share` of a retry.
+    pub fn count_call(&self, share: f64) {
+        // Where nobody else can be tried nothing is earned.
+        if self.replicas.len() > 1 {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.retries.earn(share);
+        }
+    }
+
+    /// How many calls were made, if there are several replicas: whether there
+    /// is traffic. Wraps.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Whether a retry can be afforded, which is then paid for.
+    #[must_use]
+    pub fn spend_retry(&self) -> bool {
+        self.retries.spend()
     }
 
     /// The replica of that id, if it is still there.
@@ -133,8 +227,8 @@ pub struct Replica {
     pub weight: u32,
     /// Header lines sent with every request, the fleet's own credential among them.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    in_flight: AtomicU32,
-    unhealthy: AtomicBool,
+    traffic: Traffic,
+    condition: Condition,
 }
 
 /// How a replica is reached.
@@ -181,8 +275,8 @@ impl Replica {
             endpoint,
             weight,
             headers: Vec::new(),
-            in_flight: AtomicU32::new(0),
-            unhealthy: AtomicBool::new(false),
+            traffic: Traffic::new(),
+            condition: Condition::default(),
         }
     }
 
@@ -196,35 +290,81 @@ impl Replica {
     /// Requests this node has in flight to the replica.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.traffic.own()
+    }
+
+    /// What is known of its load.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.traffic.load(Some(Instant::now()))
+    }
+
+    /// Requests the other nodes have in flight, as they told.
+    pub fn set_others(&self, others: u32) {
+        self.traffic.set_others(others);
     }
 
     /// Whether probes found it fit for traffic; true until they found otherwise.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        !self.unhealthy.load(Ordering::Relaxed)
+        self.condition.is_healthy()
     }
 
     /// What probes found.
     pub fn set_healthy(&self, healthy: bool) {
-        self.unhealthy.store(!healthy, Ordering::Relaxed);
+        self.condition.set_healthy(healthy);
+    }
+
+    /// What the calls of this node say of it.
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        self.condition.breaker()
+    }
+
+    /// When a trial of it is due; `None` while its breaker is closed.
+    pub(crate) fn trial_due(&self) -> Option<Instant> {
+        if !self.condition.is_open() {
+            return None;
+        }
+        self.breaker().trial_due()
+    }
+
+    /// Whether calls go there rather than elsewhere: probes pass and the
+    /// breaker is closed.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.is_healthy() && !self.condition.is_open()
     }
 
     /// Counts one request until the guard is dropped, also when it is cancelled.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+        InFlight::new(self)
     }
-}
 
-/// One counted request; dropping it ends the count.
-#[derive(Debug)]
-pub struct InFlight(Arc<Replica>);
+    /// A request that began at `begun` told this of the replica.
+    pub fn learn(&self, told: Told, begun: Instant, now: Instant) {
+        match told {
+            Told::Nothing => {}
+            Told::Alive if !self.condition.is_troubled() => {}
+            Told::Alive => self.change_breaker(|breaker| breaker.after_success(begun, now)),
+            Told::Failed(failure) => {
+                let jitter = rand::random();
+                self.change_breaker(|breaker| breaker.after_failure(failure, begun, now, jitter));
+            }
+        }
+    }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// Changes the breaker.
+    pub(crate) fn change_breaker(&self, step: impl FnOnce(Breaker) -> Breaker) {
+        if self.condition.change_breaker(step) {
+            let state = if self.condition.is_open() {
+                "open"
+            } else {
+                "closed"
+            };
+            tracing::info!(replica = %self.id, state, "a circuit breaker turned");
+        }
     }
 }
 
@@ -244,22 +384,75 @@ impl std::fmt::Display for Endpoint {
 pub struct Servers {
     snapshot: ArcSwap<Vec<Arc<Server>>>,
     generation: watch::Sender<u64>,
+    conditions: Arc<Notify>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Servers {
     /// Starts with `servers`, in the order lists are merged in.
     #[must_use]
     pub fn new(servers: Vec<Arc<Server>>) -> Self {
-        Self {
-            snapshot: ArcSwap::from_pointee(servers),
+        Self::counted(servers, None)
+    }
+
+    /// The same, with the state of replicas counted.
+    #[must_use]
+    pub fn counted(servers: Vec<Arc<Server>>, metrics: Option<Arc<Metrics>>) -> Self {
+        let known = Self {
+            snapshot: ArcSwap::default(),
             generation: watch::Sender::new(0),
+            conditions: Arc::default(),
+            metrics,
+        };
+        known.meet(&servers);
+        known.snapshot.store(Arc::new(servers));
+        known
+    }
+
+    /// Makes these the servers that are known. Of those that are left out
+    /// nothing is left.
+    pub fn replace(&self, servers: Vec<Arc<Server>>) {
+        self.meet(&servers);
+        let servers = Arc::new(servers);
+        let before = self.snapshot.swap(Arc::clone(&servers));
+        if let Some(metrics) = &self.metrics {
+            let kept: HashSet<_> = servers.iter().map(|server| &server.id).collect();
+            for gone in before.iter().filter(|server| !kept.contains(&server.id)) {
+                metrics.forget_server(&gone.id);
+            }
+        }
+        self.generation.send_modify(|generation| *generation += 1);
+        self.conditions.notify_one();
+    }
+
+    fn meet(&self, servers: &[Arc<Server>]) {
+        for server in servers {
+            server.usable.tell(&self.conditions);
+            if let Some(metrics) = &self.metrics {
+                let metrics = metrics.breakers(&server.id);
+                for replica in &server.replicas {
+                    replica.condition.count_by(&metrics);
+                }
+            }
         }
     }
 
-    /// Makes these the servers that are known.
-    pub fn replace(&self, servers: Vec<Arc<Server>>) {
-        self.snapshot.store(Arc::new(servers));
-        self.generation.send_modify(|generation| *generation += 1);
+    /// Completes when a replica's condition has changed since the last time.
+    /// For one listener. Cancel safe.
+    pub async fn condition_changed(&self) {
+        self.conditions.notified().await;
+    }
+
+    /// Wakes whoever waits for conditions to change.
+    pub(crate) fn look_again(&self) {
+        self.conditions.notify_one();
+    }
+
+    /// The replica of that id, if it is still known.
+    #[must_use]
+    pub fn replica(&self, id: &str) -> Option<Arc<Replica>> {
+        let (server, _) = id.split_once('/')?;
+        self.get(server)?.replica(id).cloned()
     }
 
     /// Changes whenever the set of servers does.

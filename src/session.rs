@@ -337,7 +337,9 @@ impl Sessions {
                     | News::Interest { .. }
                     | News::Watched { .. }
                     | News::LeasesReleased {}
-                    | News::ServersChanged {} => {}
+                    | News::ServersChanged {}
+                    | News::ReplicaRecovered { .. }
+                    | News::TrialFailed { .. } => {}
                 },
                 // An end may have been missed: every session is looked up again.
                 Heard::Gap => self.known.invalidate_all(),

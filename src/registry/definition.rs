@@ -51,4 +51,5 @@ pub(super) fn build(config: &ServerConfig, before: Option<&Server>) -> Server {
         config.timeout,
         config.origin,
     )
+    .trusting(config.trust_annotations)
 }

@@ -541,7 +541,9 @@ impl Relay {
                 | News::Interest { .. }
                 | News::Watched { .. }
                 | News::LeasesReleased {}
-                | News::ServersChanged {} => {}
+                | News::ServersChanged {}
+                | News::ReplicaRecovered { .. }
+                | News::TrialFailed { .. } => {}
             }
         }
     }
@@ -554,7 +556,7 @@ impl Relay {
         method: &str,
         params: Option<&Raw>,
     ) {
-        let Some(replica) = server.home_of(&session.key, &[]) else {
+        let Some(replica) = self.home_of(server, session).await else {
             return;
         };
         let deadline = Instant::now() + server.timeout;
@@ -594,6 +596,7 @@ impl Relay {
             progress_token: None,
             trace: TraceContext::default(),
             headers: Vec::new(),
+            repeatable: false,
             session: Some(session.clone()),
         };
         if let Err(error) = self.finish_quietly(&call, deadline).await {
@@ -608,7 +611,7 @@ impl Relay {
         session: &ClientSession,
         deadline: Instant,
     ) -> bool {
-        match server.home_of(&session.key, &[]) {
+        match self.home_of(server, session).await {
             Some(replica) => {
                 self.upstreams
                     .keeps_session(&replica, session, deadline)

@@ -116,6 +116,30 @@ impl Drop for Counted {
     }
 }
 
+/// What is counted of the circuit breakers of one server's replicas. Holds its
+/// cells, so that what happens after the server is forgotten makes no new series.
+#[derive(Debug)]
+pub struct BreakerMetrics {
+    open: IntGauge,
+    opened: IntCounter,
+    closed: IntCounter,
+}
+
+impl BreakerMetrics {
+    /// A breaker turned. One that opened is counted as open until the guard is
+    /// dropped, also when its replica is removed.
+    #[must_use]
+    pub fn turned(&self, opened: bool) -> Option<Counted> {
+        if !opened {
+            self.closed.inc();
+            return None;
+        }
+        self.opened.inc();
+        self.open.inc();
+        Some(Counted(self.open.clone()))
+    }
+}
+
 fn era_label(era: Era) -> &'static str {
     match era {
         Era::Modern => "modern",
@@ -210,6 +234,8 @@ pub struct Metrics {
     cache: IntCounterVec,
     refreshes: IntCounterVec,
     retries: IntCounterVec,
+    breakers_open: IntGaugeVec,
+    breaker_turns: IntCounterVec,
     store_unreachable: IntCounter,
     store_refused: IntCounter,
     store_reachable: IntGauge,
@@ -244,6 +270,8 @@ impl Metrics {
             cache: instruments::CACHE.counter(&registry),
             refreshes: instruments::REFRESHES.counter(&registry),
             retries: instruments::RETRIES.counter(&registry),
+            breakers_open: instruments::BREAKERS_OPEN.gauge(&registry),
+            breaker_turns: instruments::BREAKER_TURNS.counter(&registry),
             store_unreachable: store_failures.with_label_values(&["unreachable"]),
             store_refused: store_failures.with_label_values(&["refused"]),
             store_reachable: instruments::STORE_REACHABLE
@@ -334,6 +362,18 @@ impl Metrics {
             .inc();
     }
 
+    /// The instruments of a server's circuit breakers, from zero.
+    #[must_use]
+    pub fn breakers(&self, server: &ServerId) -> Arc<BreakerMetrics> {
+        let server = server.as_str();
+        let turns = |state| self.breaker_turns.with_label_values(&[server, state]);
+        Arc::new(BreakerMetrics {
+            open: self.breakers_open.with_label_values(&[server]),
+            opened: turns("open"),
+            closed: turns("closed"),
+        })
+    }
+
     /// The store did not do what it was asked.
     pub fn store_failure(&self, error: &StoreError) {
         match error {
@@ -381,6 +421,8 @@ impl Metrics {
         forget(&self.server_operation, server);
         forget(&self.client_operation, server);
         forget(&self.retries, server);
+        forget(&self.breakers_open, server);
+        forget(&self.breaker_turns, server);
     }
 
     /// Counts the lines that the log's writer drops.

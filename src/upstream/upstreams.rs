@@ -242,6 +242,17 @@ impl Upstreams {
         server.replicas.iter().find(held).map(|r| r.id.clone())
     }
 
+    /// Forgets this node's upstream session of a client's session at a replica
+    /// that is gone: the next call opens one elsewhere, or follows another node there.
+    pub fn unbind(&self, session: &Arc<str>, replica: &ReplicaId) {
+        let Some(peer) = self.known_peer(replica) else {
+            return;
+        };
+        for open in peer.slots.take(&SlotKey::Client(Arc::clone(session))) {
+            open.retire(&self.shared);
+        }
+    }
+
     /// Ends the upstream session of a client's session and forgets it.
     pub async fn retire(self: &Arc<Self>, session: &Arc<str>, server: &Server) {
         let key = SlotKey::Client(Arc::clone(session));

@@ -628,11 +628,12 @@ async fn call(
         deadline,
     )
     .await?;
-    let headers = match method {
-        method::TOOLS_CALL => param_headers(incoming, &routed, &caller, deadline).await,
-        _ => Vec::new(),
+    let (headers, repeatable) = match method {
+        method::TOOLS_CALL => of_tool(incoming, &routed, &caller, deadline).await,
+        _ => (Vec::new(), false),
     };
     Ok(Call {
+        repeatable,
         server: routed.server,
         method: method.to_owned(),
         params: routed.params,
@@ -647,13 +648,14 @@ async fn call(
     })
 }
 
-/// The headers a modern server wants, which a legacy client knows nothing of.
-async fn param_headers(
+/// The headers a modern server wants, which a legacy client knows nothing of,
+/// and whether the call may be sent again.
+async fn of_tool(
     incoming: &Incoming,
     routed: &route::Routed,
     caller: &Caller,
     deadline: Instant,
-) -> Vec<(http::HeaderName, HeaderValue)> {
+) -> (Vec<(http::HeaderName, HeaderValue)>, bool) {
     let params = routed
         .params
         .as_deref()
@@ -668,8 +670,13 @@ async fn param_headers(
         .lists
         .tool(&routed.server, caller, &name, deadline)
         .await;
-    tool.map(|tool| tool.param_headers.headers_for(arguments))
-        .unwrap_or_default()
+    match tool {
+        Some(tool) => {
+            let headers = tool.param_headers.headers_for(arguments);
+            (headers, tool.is_repeatable(&routed.server))
+        }
+        None => (Vec::new(), false),
+    }
 }
 
 fn carry(

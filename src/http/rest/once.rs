@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -12,7 +11,7 @@ use crate::{
     gateway::Gateway,
     http::{error::RestError, record::Record},
     ids::Principal,
-    lists::Caller,
+    lists::{Caller, Tool},
     mcp::{
         Raw, capabilities::ClientCapabilities, envelope::TraceContext, json::RawObject,
         message::Answer, method,
@@ -96,7 +95,11 @@ impl Once<'_> {
 
     async fn answer(&self, gateway: &Gateway) -> Result<Answer, RelayError> {
         let deadline = Instant::now() + self.server.timeout;
-        let headers = self.param_headers(gateway, deadline).await;
+        let params = RawObject::parse(self.params).unwrap_or_default();
+        let tool = self.tool(gateway, &params, deadline).await;
+        let headers = tool.as_ref().map_or_else(Vec::new, |tool| {
+            tool.param_headers.headers_for(params.get("arguments"))
+        });
         let call = Call {
             server: Arc::clone(self.server),
             method: self.method.to_owned(),
@@ -107,30 +110,29 @@ impl Once<'_> {
             progress_token: None,
             trace: traces::outgoing(self.trace),
             headers,
+            repeatable: tool.is_some_and(|tool| tool.is_repeatable(self.server)),
             session: None,
         };
         gateway.relay.call_once(&call, deadline).await
     }
 
-    /// The headers that repeat arguments, when the tool asks for that.
-    async fn param_headers(
+    /// The definition of the tool that is called.
+    async fn tool(
         &self,
         gateway: &Gateway,
+        params: &RawObject<'_>,
         deadline: Instant,
-    ) -> Vec<(HeaderName, HeaderValue)> {
-        let params = RawObject::parse(self.params).unwrap_or_default();
-        let Some(name) = params.get_str("name") else {
-            return Vec::new();
-        };
+    ) -> Option<Arc<Tool>> {
         if self.method != method::TOOLS_CALL {
-            return Vec::new();
+            return None;
         }
+        let name = params.get_str("name")?;
         let caller = Caller::plain(self.principal);
         let deadline = deadline.min(Instant::now() + gateway.config.cache.list_deadline);
-        let tool = gateway.lists.tool(self.server, &caller, &name, deadline);
-        tool.await.map_or_else(Vec::new, |tool| {
-            tool.param_headers.headers_for(params.get("arguments"))
-        })
+        gateway
+            .lists
+            .tool(self.server, &caller, &name, deadline)
+            .await
     }
 }
 
