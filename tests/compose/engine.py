@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 START_S = 60.0
 STOP_S = 60.0
@@ -41,8 +42,9 @@ def require_root() -> None:
 class Engine:
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        # The path of a socket is short by necessity.
-        self._run = Path(tempfile.mkdtemp(prefix="mcp-fleet-docker-", dir="/run"))
+        # The path of a socket is short by necessity. One for each cache, whose lock it is made under.
+        self._run = Path("/run") / f"mcp-fleet-docker-{hashlib.sha256(bytes(cache)).hexdigest()[:8]}"
+        self._lock: IO[str] | None = None
         self.log = self._run / "dockerd.log"
         self._daemon: subprocess.Popen[bytes] | None = None
         self.env = {
@@ -85,6 +87,8 @@ class Engine:
         # Two engines would spoil each other's images. Released with the process.
         self._lock = (self._cache / "docker.lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        shutil.rmtree(self._run, ignore_errors=True)
+        self._run.mkdir()
         _leave_the_network()
         command: list[str | Path] = ["dockerd", "--data-root", self._cache / "docker"]
         command += ["--exec-root", self._run / "exec", "--pidfile", self._run / "pid"]
@@ -125,7 +129,9 @@ class Engine:
             except subprocess.TimeoutExpired:
                 os.killpg(self._daemon.pid, signal.SIGKILL)
                 self._daemon.wait()
-        shutil.rmtree(self._run, ignore_errors=True)
+        if self._lock:
+            shutil.rmtree(self._run, ignore_errors=True)
+            self._lock.close()
 
 
 def _leave_the_network() -> None:
