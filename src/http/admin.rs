@@ -3,6 +3,7 @@
 
 mod cluster;
 mod date;
+mod replicas;
 mod servers;
 
 use std::sync::Arc;

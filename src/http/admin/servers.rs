@@ -13,13 +13,12 @@ use http::{
 };
 use serde::Serialize;
 
-use super::{answer, check_may_change};
+use super::{answer, check_may_change, replicas::ReplicaEntry};
 use crate::{
     gateway::Gateway,
     http::{body, error::RestError, rest},
-    mcp::version::{Era, Version},
     registry::RegistryError,
-    servers::{Replica, Server},
+    servers::Server,
     store::registry::Changed,
 };
 
@@ -36,20 +35,10 @@ struct ServerEntry<'a> {
     problem: Option<&'a str>,
 }
 
-#[derive(Serialize)]
-struct ReplicaEntry<'a> {
-    id: &'a str,
-    endpoint: String,
-    healthy: bool,
-    in_flight: u32,
-    /// `modern` or `legacy`; `null` until the server has been asked.
-    era: Option<&'static str>,
-    version: Option<&'static str>,
-}
-
 impl<'a> ServerEntry<'a> {
-    fn new(server: &'a Server, spoken: Option<Version>, problem: Option<&'a String>) -> Self {
-        let replica = |replica| ReplicaEntry::new(replica, spoken);
+    fn new(gateway: &Gateway, server: &'a Server, problem: Option<&'a String>) -> Self {
+        let spoken = gateway.lists.spoken(server);
+        let replica = |replica| ReplicaEntry::new(gateway, replica, spoken);
         Self {
             name: server.id.as_str(),
             origin: server.origin,
@@ -71,29 +60,12 @@ impl<'a> ServerEntry<'a> {
     }
 }
 
-impl<'a> ReplicaEntry<'a> {
-    fn new(replica: &'a Replica, spoken: Option<Version>) -> Self {
-        let era = spoken.map(|version| match version.era() {
-            Era::Modern => "modern",
-            Era::Legacy => "legacy",
-        });
-        Self {
-            id: replica.id.as_str(),
-            endpoint: replica.endpoint.to_string(),
-            healthy: replica.is_healthy(),
-            in_flight: replica.in_flight(),
-            era,
-            version: spoken.map(Version::as_str),
-        }
-    }
-}
-
 /// `GET /api/servers`
 pub(super) async fn all(State(gateway): State<Arc<Gateway>>) -> Response {
     let (servers, problems) = (gateway.servers.all(), gateway.registry.problems());
     let served = servers.iter().map(|server| {
         let problem = problems.get(server.id.as_str());
-        ServerEntry::new(server, gateway.lists.spoken(server), problem)
+        ServerEntry::new(&gateway, server, problem)
     });
     let is_served = |name: &str| servers.iter().any(|server| server.id.as_str() == name);
     let others = problems.iter().filter(|(name, _)| !is_served(name));
@@ -122,7 +94,7 @@ fn entry<'a>(
     problems: &'a BTreeMap<String, String>,
 ) -> ServerEntry<'a> {
     let problem = problems.get(server.id.as_str());
-    ServerEntry::new(server, gateway.lists.spoken(server), problem)
+    ServerEntry::new(gateway, server, problem)
 }
 
 #[derive(Serialize)]
