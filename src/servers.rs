@@ -127,7 +127,10 @@ impl Server {
         let load = |index: u32| replica(index).traffic.load(now);
         let random = &mut rand::rng();
         for _ in 0..DRAWS {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let turn = match policy {
+                Policy::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed),
+                Policy::P2c | Policy::LeastInFlight | Policy::Weighted | Policy::Random => 0,
+            };
             let picked = replica(choices.pick(policy, turn, load, random)?);
             if !tried.contains(&picked.id) {
                 return Some(Arc::clone(picked));
