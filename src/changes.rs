@@ -1,102 +1,94 @@
 //! Watches servers for changes and turns them into invalidations and news.
 //!
-//! One watch per server, begun when somebody first uses the server. It holds
-//! the server's change stream; what arrives makes cache entries stale and
-//! reaches listening clients through [`crate::fleet`]. A change stream has no
-//! replay: after it was lost, everything from the server counts as changed.
+//! Watching a server is a duty: one node of the fleet holds its change stream
+//! (`watcher`), for the clients of all nodes (`interest`), once any of them
+//! uses the server. What arrives makes cache entries stale and reaches
+//! listening clients through [`crate::fleet`]. A change stream has no replay:
+//! after it was lost, or when another node takes over, everything from the
+//! server counts as changed.
+//!
+//! Programs run beside each node, and are watched by it without a lease.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rand::RngExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::Notify;
 
 use crate::{
-    fleet::{self, Fleet, News},
+    cluster::{
+        Incarnation,
+        duties::{Duties, Work},
+    },
+    fleet::{Fleet, Heard, News},
     ids::ServerId,
     lifecycle::Tasks,
     lists::Lists,
-    mcp::method::ListKind,
-    servers::Server,
-    telemetry::metrics::{Gauge, Metrics},
-    upstream::{Change, UpstreamError, Upstreams},
+    servers::{Endpoint, Server, Servers},
+    store::{
+        Store,
+        leases::DutyKind,
+        rosters::{RosterChange, RosterKey},
+    },
+    telemetry::metrics::Metrics,
+    upstream::Upstreams,
 };
 
-/// First wait before a lost change stream is opened again; doubled up to the last.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+mod interest;
+mod watcher;
+
+pub use self::interest::{Subscription, confirmed};
+use self::{interest::Interest, watcher::Watcher};
+
+/// How long a client waits until its server has confirmed a subscription.
+pub const CONFIRMATION: Duration = Duration::from_secs(2);
 /// How long a subscription lasts that only bridges the time to another.
 const BRIEFLY: Duration = Duration::from_secs(10);
-/// How long changes are gathered.
-const MOMENT: Duration = Duration::from_millis(30);
-/// A server without a change stream is asked again after this: it may have been replaced.
-const NOT_OFFERED: Duration = Duration::from_secs(300);
+/// A node that has not repeated for this long what its clients want, wants nothing.
+const INTEREST_TTL: Duration = Duration::from_secs(60);
 
-/// All watches of this node.
+/// What clients want to hear of servers, and this node's share of watching them.
 #[derive(Debug)]
 pub struct Changes {
     upstreams: Arc<Upstreams>,
     lists: Arc<Lists>,
     fleet: Arc<Fleet>,
+    store: Arc<dyn Store>,
+    servers: Arc<Servers>,
+    duties: Arc<Duties>,
+    me: Incarnation,
     tasks: Tasks,
     metrics: Arc<Metrics>,
-    watched: Mutex<HashMap<ServerId, Arc<Interest>>>,
+    known: Mutex<HashMap<ServerId, Known>>,
+    changed: Arc<Notify>,
 }
 
-/// The resources of one server that clients of this node want to hear of.
+/// One server.
 #[derive(Debug)]
-struct Interest {
-    counts: Mutex<BTreeMap<String, usize>>,
-    uris: watch::Sender<BTreeSet<String>>,
-}
-
-impl Interest {
-    fn new() -> Self {
-        Self {
-            counts: Mutex::default(),
-            uris: watch::Sender::new(BTreeSet::new()),
-        }
-    }
-
-    /// Adds to (`true`) or takes from the count of a resource and publishes the set.
-    fn change(&self, uri: &str, wanted: bool) {
-        let mut counts = lock(&self.counts);
-        if wanted {
-            *counts.entry(uri.to_owned()).or_insert(0) += 1;
-        } else if let Some(count) = counts.get_mut(uri) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(uri);
-            }
-        }
-        self.uris.send_replace(counts.keys().cloned().collect());
-    }
-}
-
-/// Keeps a resource watched until dropped.
-#[derive(Debug)]
-pub struct Subscription {
-    interest: Weak<Interest>,
-    uri: String,
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        if let Some(interest) = self.interest.upgrade() {
-            interest.change(&self.uri, false);
-        }
-    }
+struct Known {
+    watcher: Arc<Watcher>,
+    interest: Arc<Interest>,
+    /// What the other nodes were told last.
+    told: Option<BTreeSet<String>>,
 }
 
 impl Changes {
-    /// Watches nothing yet.
+    /// Watches nothing before [`run`](Self::run) does.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a node that changes concern"
+    )]
     #[must_use]
     pub fn new(
         upstreams: Arc<Upstreams>,
         lists: Arc<Lists>,
         fleet: Arc<Fleet>,
+        store: Arc<dyn Store>,
+        servers: Arc<Servers>,
+        duties: Arc<Duties>,
+        me: Incarnation,
         tasks: Tasks,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -104,31 +96,45 @@ impl Changes {
             upstreams,
             lists,
             fleet,
+            store,
+            servers,
+            duties,
+            me,
             tasks,
             metrics,
-            watched: Mutex::default(),
+            known: Mutex::default(),
+            changed: Arc::default(),
         })
     }
 
     /// Sees to it that the server is watched.
     pub fn watch(self: &Arc<Self>, server: &Arc<Server>) {
-        self.interest(server);
+        let interest = self.interest(server);
+        if interest.note_use() {
+            self.begin(server, &interest);
+        }
     }
 
     /// Watches a resource of the server until the subscription is dropped.
     #[must_use]
     pub fn subscribe(self: &Arc<Self>, server: &Arc<Server>, uri: &str) -> Subscription {
+        self.watch(server);
         let interest = self.interest(server);
         interest.change(uri, true);
+        self.changed.notify_one();
         Subscription {
             interest: Arc::downgrade(&interest),
+            changed: Arc::downgrade(&self.changed),
+            confirmed: interest.confirmed.subscribe(),
             uri: uri.to_owned(),
         }
     }
 
-    /// Watches a resource for a few seconds.
-    pub fn subscribe_briefly(self: &Arc<Self>, server: &Arc<Server>, uri: &str) {
+    /// Watches a resource for a few seconds, which begin when the server has
+    /// confirmed it.
+    pub async fn subscribe_briefly(self: &Arc<Self>, server: &Arc<Server>, uri: &str) {
         let subscription = self.subscribe(server, uri);
+        confirmed([&subscription]).await;
         let stopping = self.tasks.stopping().clone();
         self.tasks.spawn_brief(async move {
             tokio::select! {
@@ -139,135 +145,167 @@ impl Changes {
         });
     }
 
-    fn interest(self: &Arc<Self>, server: &Arc<Server>) -> Arc<Interest> {
-        let mut watched = lock(&self.watched);
-        if let Some(interest) = watched.get(&server.id) {
-            return Arc::clone(interest);
-        }
-        let interest = Arc::new(Interest::new());
-        watched.insert(server.id.clone(), Arc::clone(&interest));
-        let (changes, server, uris) = (
-            Arc::clone(self),
-            Arc::clone(server),
-            interest.uris.subscribe(),
-        );
-        self.tasks.spawn_brief(async move {
-            let stopping = changes.tasks.stopping().clone();
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                () = changes.keep_watching(server, uris) => {}
-            }
-        });
-        interest
-    }
-
-    async fn keep_watching(
-        self: Arc<Self>,
-        server: Arc<Server>,
-        uris: watch::Receiver<BTreeSet<String>>,
-    ) {
-        let mut wait = BACKOFF.0;
-        let mut was_watching = false;
+    /// Tells the other nodes what this one's clients want, and hears what the
+    /// watching nodes say, until the node ends.
+    pub async fn run(self: Arc<Self>) {
+        let mut news = self.fleet.listen();
+        let mut servers = self.servers.watch();
+        let mut repeat = tokio::time::interval(INTEREST_TTL / 3);
+        self.take_up();
         loop {
-            let (sender, mut received) = mpsc::channel(64);
-            let Some(replica) = server.any(&[]) else {
-                return;
-            };
-            let watching = self.upstreams.watch(&replica, uris.clone(), sender);
-            let reporting = async {
-                while let Some(first) = received.recv().await {
-                    let changes = self.gather(&server.id, first, &mut received).await;
-                    for change in changes {
-                        if matches!(change, Change::Watching) {
-                            wait = BACKOFF.0;
-                            if was_watching {
-                                self.everything_changed(&server.id).await;
-                            }
-                            was_watching = true;
-                        } else if let Some(change) = as_news(change) {
-                            self.tell(&server.id, change).await;
+            tokio::select! {
+                heard = news.next() => match heard {
+                    Some(Heard::News(news)) => {
+                        if let News::Watched { server, resources } = &*news {
+                            self.heard(server, resources.as_deref());
                         }
                     }
-                }
-            };
-            let counted = self.metrics.count(Gauge::Watches);
-            let (ended, ()) = tokio::join!(watching, reporting);
-            drop(counted);
-            let pause = match ended {
-                Err(UpstreamError::NotOffered(what)) => {
-                    tracing::debug!(server = %server.id, what, "the server offers no changes");
-                    NOT_OFFERED
-                }
-                Ok(()) => wait,
-                Err(error) => {
-                    tracing::debug!(
-                        server = %server.id,
-                        error = &error as &dyn std::error::Error,
-                        "a change stream ended"
-                    );
-                    wait
-                }
-            };
-            // Spread, so that nodes do not return to a server all at once.
-            let pause = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            tokio::time::sleep(pause).await;
-            wait = (wait * 2).min(BACKOFF.1);
-        }
-    }
-
-    async fn everything_changed(&self, server: &ServerId) {
-        for change in [
-            fleet::Change::Tools,
-            fleet::Change::Prompts,
-            fleet::Change::Resources,
-        ] {
-            self.lists.invalidate(server, &change).await;
-            self.tell(server, change).await;
-        }
-    }
-
-    /// What changes within a moment, each once: a server tells every session
-    /// of ours, and some tell several times. Entries are out of date at once.
-    async fn gather(
-        &self,
-        server: &ServerId,
-        first: Change,
-        received: &mut mpsc::Receiver<Change>,
-    ) -> Vec<Change> {
-        let until = tokio::time::Instant::now() + MOMENT;
-        let mut changes: Vec<Change> = Vec::new();
-        let mut next = Some(first);
-        while let Some(change) = next {
-            if !changes.iter().any(|known| known.is_same(&change)) {
-                if let Some(change) = as_news(change.clone()) {
-                    self.lists.invalidate(server, &change).await;
-                }
-                changes.push(change);
+                    Some(Heard::Gap) => self.announce(true).await,
+                    None => return,
+                },
+                changed = servers.changed() => match changed {
+                    Ok(()) => self.take_up(),
+                    Err(_) => return,
+                },
+                () = self.changed.notified() => self.announce(false).await,
+                _ = repeat.tick() => self.announce(true).await,
             }
-            next = tokio::time::timeout_at(until, received.recv())
-                .await
-                .ok()
-                .flatten();
         }
-        changes
     }
 
-    async fn tell(&self, server: &ServerId, change: fleet::Change) {
-        tracing::debug!(%server, ?change, "a server changed");
-        let server = server.to_string();
-        self.fleet.tell(News::Changed { server, change }).await;
+    /// Makes watching exactly the servers there are a duty of the fleet.
+    fn take_up(self: &Arc<Self>) {
+        let servers = self.servers.all();
+        let mut known = lock(&self.known);
+        known.retain(|id, _| servers.iter().any(|server| server.id == *id));
+        let mut works: Vec<(Arc<str>, Arc<dyn Work>)> = Vec::new();
+        let mut anew = Vec::new();
+        for server in servers.iter().filter(|server| is_shared(server)) {
+            let before = known.get(&server.id).map(|one| Arc::clone(&one.watcher));
+            let one = self.entry(&mut known, server);
+            let is_other = before.is_some_and(|before| !Arc::ptr_eq(&before, &one.watcher));
+            if is_other && one.interest.is_used() {
+                anew.push((Arc::clone(server), Arc::clone(&one.interest)));
+            }
+            works.push((
+                server.id.as_str().into(),
+                Arc::clone(&one.watcher) as Arc<dyn Work>,
+            ));
+        }
+        drop(known);
+        for (server, interest) in anew {
+            self.begin(&server, &interest);
+        }
+        self.duties.set(DutyKind::Watch, works);
+    }
+
+    fn entry<'a>(
+        self: &Arc<Self>,
+        known: &'a mut HashMap<ServerId, Known>,
+        server: &Arc<Server>,
+    ) -> &'a mut Known {
+        let new = || {
+            Arc::new(Watcher {
+                server: Arc::clone(server),
+                changes: Arc::downgrade(self),
+            })
+        };
+        let one = known.entry(server.id.clone()).or_insert_with(|| Known {
+            watcher: new(),
+            interest: Arc::new(Interest::new()),
+            told: None,
+        });
+        // The server was defined anew; its clients still want what they wanted.
+        if !Arc::ptr_eq(&one.watcher.server, server) {
+            one.watcher = new();
+        }
+        one
+    }
+
+    fn interest(self: &Arc<Self>, server: &Arc<Server>) -> Arc<Interest> {
+        let mut known = lock(&self.known);
+        Arc::clone(&self.entry(&mut known, server).interest)
+    }
+
+    /// The first client of this node uses the server.
+    fn begin(self: &Arc<Self>, server: &Arc<Server>, interest: &Arc<Interest>) {
+        if !is_shared(server) {
+            let (changes, server) = (Arc::clone(self), Arc::clone(server));
+            let interest = Arc::clone(interest);
+            return self.until_stopping(async move {
+                changes.watch_alone(&server, &interest).await;
+            });
+        }
+        self.changed.notify_one();
+        for replica in &server.replicas {
+            let told = self.upstreams.changes_of(replica);
+            let is_watching = interest.is_watching.subscribe();
+            let changes = Arc::clone(self);
+            self.until_stopping(changes.overhear(Arc::downgrade(server), told, is_watching));
+        }
+    }
+
+    fn until_stopping(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.tasks.stopping().clone();
+        self.tasks.spawn_brief(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    fn heard(&self, server: &str, resources: Option<&[String]>) {
+        if let Ok(id) = ServerId::try_from(server)
+            && let Some(one) = lock(&self.known).get(&id)
+        {
+            one.interest.heard(resources);
+        }
+    }
+
+    /// Writes this node's lines: all of them, or those that changed.
+    async fn announce(&self, all: bool) {
+        let mut changed = Vec::new();
+        for (id, one) in &mut *lock(&self.known) {
+            let wanted = one.interest.wanted.borrow().clone();
+            let is_new = wanted != one.told;
+            if let Some(wanted) = wanted
+                && (all || is_new)
+                && is_shared(&one.watcher.server)
+            {
+                one.told = Some(wanted.clone());
+                changed.push((id.clone(), wanted, is_new));
+            }
+        }
+        for (id, wanted, is_new) in changed {
+            let Some(line) = interest::line(&wanted) else {
+                continue;
+            };
+            let key = RosterKey::Interest(id.clone());
+            let put = RosterChange::Put(line);
+            let written = self
+                .store
+                .roster(&key, self.me.as_str(), put, INTEREST_TTL)
+                .await;
+            match written {
+                Ok(_) if is_new => {
+                    let server = id.to_string();
+                    self.fleet.tell(News::Interest { server }).await;
+                }
+                Ok(_) => {}
+                // Repeated soon, and after the gap.
+                Err(error) => {
+                    tracing::debug!(server = %id, %error, "the other nodes do not know what is wanted")
+                }
+            }
+        }
     }
 }
 
-/// What listeners are told; nothing of the watch itself.
-fn as_news(change: Change) -> Option<fleet::Change> {
-    Some(match change {
-        Change::Watching => return None,
-        Change::List(ListKind::Tools) => fleet::Change::Tools,
-        Change::List(ListKind::Prompts) => fleet::Change::Prompts,
-        Change::List(ListKind::Resources | ListKind::ResourceTemplates) => fleet::Change::Resources,
-        Change::Resource { uri, .. } => fleet::Change::Resource { uri },
-    })
+/// Whether all nodes reach the same copies of it.
+fn is_shared(server: &Server) -> bool {
+    let mut replicas = server.replicas.iter();
+    replicas.all(|replica| matches!(replica.endpoint, Endpoint::Http(_)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -35,6 +35,7 @@ use self::{
     source::Gathered,
 };
 
+pub(crate) use self::values::parse_duration;
 pub use self::{
     auth::{Auth, AuthMode},
     cache::Cache,

@@ -53,6 +53,18 @@ pub enum News {
         /// The new stream.
         stream: String,
     },
+    /// Clients of a node want to hear something else of a server than before.
+    Interest {
+        /// The server's name.
+        server: String,
+    },
+    /// The node that watches a server has it confirmed that it will hear of resources.
+    Watched {
+        /// The server's name.
+        server: String,
+        /// Those confirmed since this was told last; none: there is no stream of changes.
+        resources: Option<Vec<String>>,
+    },
     /// A node gave leases back: whose turn it is may take them.
     LeasesReleased {},
     /// A trial found that a replica answers again: circuit breakers close.
@@ -69,6 +81,8 @@ pub enum News {
         /// Time until the next trial.
         pause_ms: u64,
     },
+    /// The registry of servers changed.
+    ServersChanged {},
 }
 
 /// What a server's change notification is about.
@@ -129,8 +143,7 @@ impl Fleet {
             from: self.node.to_string(),
             news: news.clone(),
         };
-        // No listener on this node is not an error.
-        self.local.send(Heard::News(Arc::new(news))).ok();
+        self.tell_here(news);
         let payload = match rmp_serde::to_vec(&letter) {
             Ok(payload) => Bytes::from(payload),
             Err(error) => return tracing::error!(%error, "news could not be encoded"),
@@ -138,6 +151,12 @@ impl Fleet {
         if let Err(error) = self.store.publish(Channel::Fleet, payload).await {
             tracing::debug!(%error, "news did not reach the other nodes");
         }
+    }
+
+    /// Tells this node's listeners only: every node finds it out for itself.
+    pub fn tell_here(&self, news: News) {
+        // No listener on this node is not an error.
+        self.local.send(Heard::News(Arc::new(news))).ok();
     }
 
     /// What happens from now on.

@@ -7,11 +7,16 @@ use std::{
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, Semaphore},
+    sync::{
+        Semaphore,
+        broadcast::{self, error::RecvError},
+        oneshot,
+    },
     time::Instant,
 };
 
@@ -25,21 +30,23 @@ use crate::{
     },
     config::{Config, Secret},
     fleet::Fleet,
+    health::{self, Health},
     http::{
         listener::{self, ListenerSettings},
         mcp::{about, stream::Held},
         router,
     },
-    ids::{NodeId, ServerId},
+    ids::NodeId,
     lifecycle::Tasks,
     lists::{self, Listing, Lists, Target},
     load::Loads,
     mcp::{error::RpcError, seal::Sealer},
+    registry::{self, Affected, Registry},
     relay::{self, Relay},
-    servers::{Endpoint, Replica, Server, Servers},
+    servers::Servers,
     session::{self, Sessions},
     store::{
-        RecordKey, Store,
+        Event, RecordKey, Store, StoreError,
         memory::MemoryStore,
         redis::{RedisSettings, RedisStore},
     },
@@ -50,6 +57,9 @@ use crate::{
 
 /// Time for the last tasks, once draining is over.
 const ENDING: Duration = Duration::from_secs(5);
+/// A node that has no shared key yet tries again after this, heard or not
+/// that the store is back.
+const SHARE_KEY_AFTER: Duration = Duration::from_secs(30);
 /// Header lines of one request.
 const MAX_HEADER_LINES: usize = 200;
 
@@ -82,10 +92,14 @@ pub struct Gateway {
     pub fleet: Arc<Fleet>,
     /// Watches of the servers.
     pub changes: Arc<Changes>,
+    /// Servers registered while the fleet runs.
+    pub registry: Arc<Registry>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
     pub duties: Arc<Duties>,
+    /// Health of the replicas.
+    pub health: Arc<Health>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Its tasks.
@@ -116,9 +130,10 @@ impl Gateway {
             .as_deref()
             .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
-        let sealer = sealer(&config, &store).await;
-        let servers = known_servers(&config)?;
-        let servers = Arc::new(Servers::counted(servers, Some(Arc::clone(&metrics))));
+        let sealer = sealer(&config, &store, &tasks).await;
+        let configured = registry::configured(&config)?;
+        let counted = Some(Arc::clone(&metrics));
+        let servers = Arc::new(Servers::counted(configured.clone(), counted));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
             upstream_settings(&config),
@@ -152,13 +167,6 @@ impl Gateway {
             Arc::clone(&store),
             Arc::clone(&fleet),
         ));
-        let changes = Changes::new(
-            Arc::clone(&upstreams),
-            Arc::clone(&lists),
-            Arc::clone(&fleet),
-            tasks.clone(),
-            Arc::clone(&metrics),
-        );
         let address = config.node.listen;
         let listener = listener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; node.listen or --listen choose another address")
@@ -183,6 +191,40 @@ impl Gateway {
             tasks.clone(),
             Arc::clone(&metrics),
         ));
+        let changes = Changes::new(
+            Arc::clone(&upstreams),
+            Arc::clone(&lists),
+            Arc::clone(&fleet),
+            Arc::clone(&store),
+            Arc::clone(&servers),
+            Arc::clone(&duties),
+            membership.me().clone(),
+            tasks.clone(),
+            Arc::clone(&metrics),
+        );
+        let registry = Arc::new(Registry::new(
+            configured,
+            registry_settings(&config),
+            Arc::clone(&store),
+            Arc::clone(&fleet),
+            Affected {
+                servers: Arc::clone(&servers),
+                upstreams: Arc::clone(&upstreams),
+                metrics: Arc::clone(&metrics),
+            },
+        ));
+        // Known before the first request, if the store answers.
+        registry.refresh_or_say().await;
+        let health = Health::new(
+            health_settings(&config),
+            node.clone(),
+            Arc::clone(&servers),
+            Arc::clone(&upstreams),
+            Arc::clone(&store),
+            Arc::clone(&membership),
+            Arc::clone(&duties),
+            Arc::clone(&metrics),
+        );
         let gateway = Arc::new(Self {
             listen,
             streams: Arc::new(Semaphore::new(config.limits.streams)),
@@ -198,8 +240,10 @@ impl Gateway {
             store,
             fleet,
             changes,
+            registry,
             membership,
             duties,
+            health,
             metrics,
             tasks,
         });
@@ -222,6 +266,8 @@ impl Gateway {
         self.until_ending("sessions", async move { sessions.follow().await });
         let relay = Arc::clone(&self.relay);
         self.until_ending("relay", async move { relay.follow().await });
+        let registry = Arc::clone(&self.registry);
+        self.until_ending("registry", async move { registry.follow().await });
         let membership = Arc::clone(&self.membership);
         let (stopping, ending) = (self.tasks.stopping().clone(), self.tasks.ending().clone());
         self.tasks.spawn("membership", async move {
@@ -245,6 +291,8 @@ impl Gateway {
             let loads = Loads::new(Arc::clone(&self.servers), Arc::clone(&self.store), me);
             self.tasks.spawn("load", loads.run(self.tasks.clone()));
         }
+        self.until_ending("health", Arc::clone(&self.health).run());
+        self.until_ending("changes", Arc::clone(&self.changes).run());
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -292,12 +340,11 @@ impl Bound {
     /// failed; then drains and ends.
     ///
     /// # Errors
-    /// When signals cannot be received.
+    /// The task that failed.
     pub async fn run(self) -> anyhow::Result<()> {
         let gateway = self.gateway;
         let tasks = gateway.tasks.clone();
-        let served = Arc::new(Notify::new());
-        let done = Arc::clone(&served);
+        let (done, served) = oneshot::channel::<()>();
         let app = router::router(&gateway);
         let serving = listener::serve(
             self.listener,
@@ -306,14 +353,15 @@ impl Bound {
             tasks.clone(),
             Arc::clone(&gateway.metrics),
         );
-        tasks.spawn_brief(async move {
+        tasks.spawn("listener", async move {
+            let _done = done;
             serving.await;
-            done.notify_one();
         });
         self.signals.told_to_stop(&tasks).await;
         tracing::info!(node = %gateway.node, "draining");
         tasks.stop();
-        served.notified().await;
+        // Nothing is sent: it ends with the task.
+        served.await.ok();
         gateway.upstreams.shutdown(Instant::now() + ENDING).await;
         if tokio::time::timeout(ENDING, tasks.finished())
             .await
@@ -321,7 +369,10 @@ impl Bound {
         {
             tracing::warn!("some tasks did not end in time");
         }
-        Ok(())
+        match tasks.failure() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -344,6 +395,7 @@ fn describe(
             started_at: millis(since),
             uptime: millis(started.elapsed()),
             requests: current(Gauge::Requests),
+            answered: metrics.answered(),
             connections: current(Gauge::Connections),
             streams: current(Gauge::Streams),
             duties: current(Gauge::Duties),
@@ -388,6 +440,7 @@ async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn St
     };
     let settings = RedisSettings {
         prefix: redis.prefix.clone(),
+        ca_file: redis.ca_file.clone(),
         connect_timeout: redis.connect_timeout,
         command_timeout: redis.command_timeout,
         ..RedisSettings::new(redis.url.reveal())
@@ -396,71 +449,85 @@ async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn St
 }
 
 /// What seals tokens: the configured secret, or one that the first node made
-/// and the store keeps. While the store does not answer a node without a
-/// configured secret makes tokens that only itself can open.
-async fn sealer(config: &Config, store: &Arc<dyn Store>) -> Sealer {
-    let key = match &config.node.secret {
-        Some(secret) => key_of(secret),
-        None => shared_key(store).await,
-    };
+/// and the store keeps. Until the store answers for the first time, a node
+/// without a configured secret makes tokens that only itself can open.
+async fn sealer(config: &Config, store: &Arc<dyn Store>, tasks: &Tasks) -> Sealer {
     let previous = config.node.previous_secret.as_ref().map(key_of);
-    Sealer::new(&key).with_previous(previous.iter())
+    if let Some(secret) = &config.node.secret {
+        return Sealer::new(&key_of(secret)).with_previous(previous.iter());
+    }
+    // Subscribed to first: the store may begin to answer right after the attempt.
+    let feed = store.subscribe();
+    let own: [u8; 32] = rand::random();
+    let shared = shared_key(&**store, &own).await.inspect_err(|error| {
+        tracing::warn!(%error, "sessions of this node are its own until the store answers: set node.secret to share them always");
+    });
+    let key = *shared.as_ref().unwrap_or(&own);
+    let sealer = Sealer::new(&key).with_previous(previous.iter());
+    let keeping = keep_key_shared(Arc::clone(store), feed, key, shared.is_ok(), sealer.clone());
+    let ending = tasks.ending().clone();
+    tasks.spawn("shared-key", async move {
+        tokio::select! {
+            () = ending.cancelled() => {}
+            () = keeping => {}
+        }
+    });
+    sealer
+}
+
+/// Compares with the store whenever it comes back: it may answer for the
+/// first time, or have lost the key, which the first node to notice puts back.
+async fn keep_key_shared(
+    store: Arc<dyn Store>,
+    mut feed: broadcast::Receiver<Event>,
+    mut key: [u8; 32],
+    mut is_shared: bool,
+    sealer: Sealer,
+) {
+    loop {
+        let is_back = async {
+            loop {
+                match feed.recv().await {
+                    Ok(Event::Gap) | Err(RecvError::Lagged(_)) => return,
+                    Err(RecvError::Closed) => std::future::pending().await,
+                    Ok(_news) => {}
+                }
+            }
+        };
+        if is_shared {
+            is_back.await;
+        } else {
+            // Tried again in any case.
+            tokio::time::timeout(SHARE_KEY_AFTER, is_back).await.ok();
+        }
+        match shared_key(&*store, &key).await {
+            Ok(kept) => {
+                if kept != key {
+                    sealer.adopt(&kept);
+                    key = kept;
+                }
+                if !is_shared {
+                    tracing::info!("sessions are shared with the other nodes now");
+                }
+                is_shared = true;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the shared key cannot be compared now");
+                is_shared = false;
+            }
+        }
+    }
 }
 
 fn key_of(secret: &Secret) -> [u8; 32] {
     Sha256::digest(secret.reveal()).into()
 }
 
-async fn shared_key(store: &Arc<dyn Store>) -> [u8; 32] {
-    let own: [u8; 32] = rand::random();
-    match store
-        .put_if_absent(&RecordKey::Secret, own.to_vec().into(), None)
-        .await
-    {
-        Ok(kept) => <[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()),
-        Err(error) => {
-            tracing::warn!(%error, "sessions of this node are its own: set node.secret to share them while the store is away");
-            own
-        }
-    }
-}
-
-fn known_servers(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {
-    let mut servers: Vec<_> = config
-        .servers
-        .iter()
-        .map(|server| {
-            let replica = |replica: &crate::config::ReplicaConfig| {
-                let built =
-                    Replica::new(server.id.clone(), replica.endpoint.clone(), replica.weight);
-                Arc::new(built.with_headers(server.headers.clone()))
-            };
-            let replicas = server.replicas.iter().map(replica).collect();
-            Arc::new(
-                Server::new(
-                    server.id.clone(),
-                    replicas,
-                    server.balance,
-                    server.timeout,
-                    server.origin,
-                )
-                .trusting(server.trust_annotations),
-            )
-        })
-        .collect();
-    let demo = ServerId::try_from("demo")?;
-    if config.node.demo && servers.iter().all(|server| server.id != demo) {
-        let replica = Arc::new(Replica::new(demo.clone(), Endpoint::Demo, 1));
-        let timeout = Duration::from_secs(30);
-        servers.push(Arc::new(Server::new(
-            demo,
-            vec![replica],
-            crate::balance::Policy::default(),
-            timeout,
-            "built-in",
-        )));
-    }
-    Ok(servers)
+/// The key that the store keeps; `own` if it has none.
+async fn shared_key(store: &dyn Store, own: &[u8; 32]) -> Result<[u8; 32], StoreError> {
+    let own = Bytes::copy_from_slice(own);
+    let kept = store.put_if_absent(&RecordKey::Secret, own, None).await?;
+    Ok(<[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()))
 }
 
 fn cache_settings(config: &Config) -> cache::Settings {
@@ -475,6 +542,13 @@ fn cache_settings(config: &Config) -> cache::Settings {
         retry_first: cache.retry_min,
         retry_stale: cache.retry_max,
         ..cache::Settings::default()
+    }
+}
+
+fn registry_settings(config: &Config) -> registry::Settings {
+    registry::Settings {
+        most: config.limits.registered_servers,
+        check: config.cluster.lease_ttl,
     }
 }
 
@@ -509,6 +583,19 @@ fn relay_settings(config: &Config) -> relay::Settings {
         retries: config.upstream.retries,
         retry_budget: config.upstream.retry_budget,
         server_info: about::gateway_info(),
+    }
+}
+
+fn health_settings(config: &Config) -> health::Settings {
+    let health = &config.health;
+    health::Settings {
+        interval: health.interval,
+        timeout: health.timeout,
+        thresholds: health::Thresholds {
+            unhealthy_after: health.unhealthy_after,
+            healthy_after: health.healthy_after,
+        },
+        probe: health.probe,
     }
 }
 

@@ -81,6 +81,12 @@ impl ReplicaId {
         Self(format!("{server}/{}", hex(&digest[..6])).into())
     }
 
+    /// One that another node wrote.
+    #[must_use]
+    pub fn named(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

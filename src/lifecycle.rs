@@ -1,7 +1,10 @@
 //! The tasks of a node and their end: who owns them, how they are told to
 //! stop, and that the node waits for them.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, info_span};
@@ -12,6 +15,24 @@ pub struct Tasks {
     stopping: CancellationToken,
     ending: CancellationToken,
     tracker: TaskTracker,
+    failed: Arc<OnceLock<TaskFailed>>,
+}
+
+/// A task that lives as long as the node did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TaskFailed {
+    /// It panicked; the message is on stderr.
+    #[error("the internal task `{task}` panicked")]
+    Panicked {
+        /// Its name.
+        task: &'static str,
+    },
+    /// It ended while the node was running.
+    #[error("the internal task `{task}` ended before its time")]
+    Ended {
+        /// Its name.
+        task: &'static str,
+    },
 }
 
 impl Tasks {
@@ -42,9 +63,13 @@ impl Tasks {
         reason = "the one place that spawns long-lived tasks"
     )]
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let stop_the_node = self.stopping.clone().drop_guard();
+        let supervision = Supervision {
+            task: name,
+            stopping: self.stopping.clone(),
+            failed: Arc::clone(&self.failed),
+        };
         let supervised = async move {
-            let _stop_the_node = stop_the_node;
+            let _supervision = supervision;
             task.await;
         };
         tokio::spawn(
@@ -63,6 +88,12 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(task.in_current_span()));
     }
 
+    /// The task because of which the node stops, when that is why.
+    #[must_use]
+    pub fn failure(&self) -> Option<TaskFailed> {
+        self.failed.get().copied()
+    }
+
     /// Tells all tasks to stop.
     pub fn stop(&self) {
         self.stopping.cancel();
@@ -74,5 +105,64 @@ impl Tasks {
         self.ending.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// Dropped when its task is over, however that came about.
+struct Supervision {
+    task: &'static str,
+    stopping: CancellationToken,
+    failed: Arc<OnceLock<TaskFailed>>,
+}
+
+impl Drop for Supervision {
+    fn drop(&mut self) {
+        if self.stopping.is_cancelled() {
+            return;
+        }
+        let task = self.task;
+        let failure = match std::thread::panicking() {
+            true => TaskFailed::Panicked { task },
+            false => TaskFailed::Ended { task },
+        };
+        // The first is the cause; what follows from it is not.
+        if self.failed.set(failure).is_ok() {
+            tracing::error!(%failure, "the node stops");
+        }
+        self.stopping.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_ends_stops_the_node_and_is_named() {
+        let tasks = Tasks::new();
+        let stopping = tasks.stopping().clone();
+        tasks.spawn("steady", async move { stopping.cancelled().await });
+        tasks.spawn("brittle", async { panic!("as the test wants") });
+        tasks.stopping().cancelled().await;
+        tasks.finished().await;
+        let failure = tasks.failure();
+        assert_eq!(failure, Some(TaskFailed::Panicked { task: "brittle" }));
+
+        let tasks = Tasks::new();
+        tasks.spawn("short", async {});
+        tasks.stopping().cancelled().await;
+        let failure = tasks.failure().expect("a failure");
+        assert_eq!(failure, TaskFailed::Ended { task: "short" });
+        assert!(failure.to_string().contains("`short`"));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_because_the_node_stops_has_not_failed() {
+        let tasks = Tasks::new();
+        let stopping = tasks.stopping().clone();
+        tasks.spawn("steady", async move { stopping.cancelled().await });
+        tasks.stop();
+        tasks.finished().await;
+        assert_eq!(tasks.failure(), None);
     }
 }

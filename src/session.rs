@@ -334,7 +334,10 @@ impl Sessions {
                     News::Changed { .. }
                     | News::Cancelled { .. }
                     | News::StreamTaken { .. }
+                    | News::Interest { .. }
+                    | News::Watched { .. }
                     | News::LeasesReleased {}
+                    | News::ServersChanged {}
                     | News::ReplicaRecovered { .. }
                     | News::TrialFailed { .. } => {}
                 },

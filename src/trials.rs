@@ -17,18 +17,16 @@ use rand::RngExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    breaker::Told,
     cluster::Incarnation,
     fleet::{Fleet, Heard, News},
     ids::ReplicaId,
     lifecycle::Tasks,
-    mcp::{capabilities::ClientCapabilities, envelope::TraceContext, method, version::Era},
     servers::{Replica, Servers},
     store::{
         Store,
-        leases::{Duty, DutyKind, LeaseOutcome},
+        leases::{Ask, Duty, DutyKind, LeaseOutcome},
     },
-    upstream::{Event, Outgoing, SessionUse, UpstreamError, Upstreams},
+    upstream::Upstreams,
 };
 
 /// What a trial's lease outlives its probe by: time to tell how it ended.
@@ -168,6 +166,9 @@ impl Trials {
             | News::Revoked { .. }
             | News::SessionChanged { .. }
             | News::StreamTaken { .. }
+            | News::Interest { .. }
+            | News::Watched { .. }
+            | News::ServersChanged {}
             | News::LeasesReleased {} => {}
         }
     }
@@ -177,7 +178,7 @@ impl Trials {
         let duty = Duty::new(DutyKind::Trial, replica.id.as_str());
         let me = self.me.as_str();
         let ttl = self.probe_timeout + MARGIN;
-        match self.store.acquire_lease(&duty, me, ttl).await {
+        match self.store.acquire_lease(&duty, me, ttl, Ask::IfFree).await {
             Ok(LeaseOutcome::Acquired { .. }) => {}
             Ok(LeaseOutcome::Held(remaining)) => {
                 let until = Instant::now() + remaining + spread();
@@ -189,17 +190,16 @@ impl Trials {
             }
         }
         let deadline = Instant::now() + self.probe_timeout;
-        let passed = self.probe(replica, deadline).await;
+        let passed = self.upstreams.probe(replica, deadline).await;
         let now = Instant::now();
         let id = replica.id.to_string();
         let (keep, news) = match passed {
-            Ok(()) => {
+            Ok(_) => {
                 replica.change_breaker(|breaker| breaker.recovered(now));
                 (NEWS_TRAVEL, News::ReplicaRecovered { replica: id })
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(replica = %replica.id, error, "a trial failed");
+                tracing::debug!(replica = %replica.id, %error, "a trial failed");
                 let jitter = rand::random();
                 replica.change_breaker(|breaker| breaker.trial_failed(now, jitter));
                 let breaker = replica.breaker();
@@ -220,36 +220,6 @@ impl Trials {
             tracing::debug!(%error, "a trial's lease was not prolonged");
         }
         self.fleet.tell(news).await;
-    }
-
-    /// Asks the replica something it has to answer, in its own era. A refusal is an answer.
-    async fn probe(&self, replica: &Arc<Replica>, deadline: Instant) -> Result<(), UpstreamError> {
-        let asked = async {
-            let described = self.upstreams.describe(replica, deadline).await?;
-            let method = match described.version.era() {
-                Era::Modern => method::DISCOVER,
-                Era::Legacy => method::PING,
-            };
-            let request = Outgoing {
-                method,
-                params: None,
-                capabilities: &ClientCapabilities::none(),
-                log_level: None,
-                progress_token: None,
-                trace: TraceContext::default(),
-                headers: Vec::new(),
-            };
-            let call = self
-                .upstreams
-                .call(replica, request, SessionUse::Pooled, deadline);
-            let mut exchange = call.await?;
-            while !matches!(exchange.next().await?, Event::Done(_)) {}
-            Ok::<_, UpstreamError>(())
-        };
-        match asked.await {
-            Err(error) if error.tells() != Told::Alive => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 }
 

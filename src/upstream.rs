@@ -4,6 +4,7 @@
 //! sends a request and yields an [`Exchange`]. Which replica is called is not
 //! decided here, and nothing here knows what a client looks like.
 
+mod alive;
 mod changes;
 mod client;
 mod dedicated;
@@ -28,13 +29,15 @@ mod stdio;
 mod upstreams;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use tokio::sync::watch as latest;
 
 use self::shared::Shared;
 pub use self::{
+    alive::{ProbeFailure, Stage},
     error::{Cause, UpstreamError},
     exchange::Exchange,
     upstreams::Upstreams,
@@ -177,6 +180,60 @@ pub struct Ask {
     pub method: String,
     /// Its parameters.
     pub params: Option<Box<Raw>>,
+}
+
+/// The resources whose changes a watch is to report.
+#[derive(Debug)]
+pub struct Resources {
+    /// Their URIs, now and later.
+    pub wanted: latest::Receiver<BTreeSet<String>>,
+    /// Which of them the replica will tell of.
+    pub confirmed: latest::Sender<Confirmed>,
+}
+
+impl Resources {
+    /// What the replica said it tells of.
+    fn confirm(&self, uris: BTreeSet<String>) {
+        self.confirmed.send_replace(Confirmed::These(uris));
+    }
+
+    /// What is not wanted any more counts as unconfirmed from now on: by the
+    /// time it is wanted again, the replica may have been told to stop.
+    fn only(&self, wanted: &BTreeSet<String>) {
+        self.confirmed.send_if_modified(|confirmed| {
+            let Confirmed::These(uris) = confirmed else {
+                return false;
+            };
+            let before = uris.len();
+            uris.retain(|uri| wanted.contains(uri));
+            uris.len() != before
+        });
+    }
+}
+
+/// What a replica has agreed to tell of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Confirmed {
+    /// Nothing so far.
+    #[default]
+    Nothing,
+    /// Changes of these resources; what it refused is among them, since
+    /// waiting for it is no use.
+    These(BTreeSet<String>),
+    /// Nothing, nor will it: there is no stream of changes.
+    Never,
+}
+
+impl Confirmed {
+    /// Whether there is nothing to wait for any more with this resource.
+    #[must_use]
+    pub fn is_settled(&self, uri: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::These(uris) => uris.contains(uri),
+            Self::Never => true,
+        }
+    }
 }
 
 /// A change a replica reported.

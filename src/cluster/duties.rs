@@ -31,8 +31,8 @@ use crate::{
     fleet::{Fleet, Heard, News},
     lifecycle::Tasks,
     store::{
-        Store, StoreError,
-        leases::{Duty, DutyKind, LeaseOutcome},
+        Fence, Store, StoreError,
+        leases::{Ask, Duty, DutyKind, LeaseOutcome, Renewal},
     },
     telemetry::metrics::{Gauge, Metrics},
 };
@@ -203,7 +203,7 @@ impl Keeper {
             };
             match kept.phase.step(here, &self.duties.settings) {
                 Step::Nothing => {}
-                Step::Try => tries.push(duty.clone()),
+                Step::Try(ask) => tries.push((duty.clone(), ask)),
                 Step::Renew => renew.push(duty.clone()),
                 Step::HandOver => hand_over.push(duty.clone()),
                 Step::Stop => {
@@ -326,21 +326,22 @@ impl Keeper {
             .store
             .renew_leases(&leases, me, settings.lease_ttl)
             .await;
-        let kept_leases = match answer {
-            Ok(kept_leases) => kept_leases,
+        let renewals = match answer {
+            Ok(renewals) => renewals,
             // Perhaps renewed, perhaps not: believed until it would have ended.
             Err(StoreError::Unreachable(_)) => return,
             Err(error) => return tracing::warn!(%error, "leases were not renewed"),
         };
-        for (duty, is_kept) in leases.iter().zip(kept_leases) {
+        for (duty, renewal) in leases.iter().zip(renewals) {
             let Some(kept) = self.kept.get_mut(duty) else {
                 continue;
             };
             let Phase::Held { fence, .. } = kept.phase else {
                 continue;
             };
-            if is_kept {
-                kept.hold(fence, asked_at, &settings);
+            if renewal != Renewal::Lost {
+                let wanted = renewal == Renewal::Wanted;
+                kept.hold(fence, asked_at, wanted, &settings);
             } else {
                 tracing::info!(%duty, "a lease was lost");
                 kept.phase = Phase::new(Instant::now());
@@ -351,28 +352,28 @@ impl Keeper {
         }
     }
 
-    async fn take(&mut self, tries: Vec<Duty>) {
+    async fn take(&mut self, tries: Vec<(Duty, Ask)>) {
         let (asked_at, settings) = (Instant::now(), self.duties.settings);
         let me = self.duties.membership.me().as_str();
-        let asked = tries.iter().map(async |duty| {
+        let asked = tries.iter().map(async |(duty, ask)| {
             self.duties
                 .store
-                .acquire_lease(duty, me, settings.lease_ttl)
+                .acquire_lease(duty, me, settings.lease_ttl, *ask)
                 .await
         });
         let answers = join_all(asked).await;
-        for (duty, answer) in tries.iter().zip(answers) {
+        for ((duty, _), answer) in tries.iter().zip(answers) {
             let Some(kept) = self.kept.get_mut(duty) else {
                 continue;
             };
             match answer {
                 Ok(LeaseOutcome::Acquired { fence, inherited }) => {
                     tracing::debug!(%duty, fence = fence.0, "a lease was taken");
-                    kept.hold(fence, asked_at, &settings);
+                    kept.hold(fence, asked_at, false, &settings);
                     kept.start(&self.duties, inherited);
                 }
                 Ok(LeaseOutcome::Held(left)) => {
-                    kept.phase = Phase::refused(Instant::now(), left, &settings);
+                    kept.phase = kept.phase.refused(Instant::now(), left, &settings);
                     if let Some(running) = kept.running.take() {
                         running.stop().await;
                     }
@@ -387,7 +388,7 @@ impl Keeper {
     fn released(&mut self) {
         let now = Instant::now();
         for kept in self.kept.values_mut() {
-            if let Phase::Idle { retry_at } = &mut kept.phase
+            if let Phase::Idle { retry_at, .. } = &mut kept.phase
                 && kept.rank == 0
             {
                 *retry_at = now.min(*retry_at);
@@ -434,23 +435,31 @@ impl Keeper {
 }
 
 impl Kept {
-    fn hold(&mut self, fence: crate::store::Fence, asked_at: Instant, settings: &Settings) {
-        self.phase = Phase::held(fence, asked_at, settings);
+    fn hold(&mut self, fence: Fence, asked_at: Instant, wanted: bool, settings: &Settings) {
+        self.phase = Phase::held(fence, asked_at, wanted, settings);
         if let (Some(running), Phase::Held { until, .. }) = (&self.running, self.phase) {
-            running.extend(fence, until);
+            running.extend(fence, asked_at, until);
         }
     }
 
     /// Begins the work of a lease that is held, unless it runs already.
     fn start(&mut self, duties: &Duties, inherited: bool) {
-        if let (None, Phase::Held { fence, until, .. }) = (&self.running, self.phase) {
+        if let (
+            None,
+            Phase::Held {
+                fence,
+                asked_at,
+                until,
+                ..
+            },
+        ) = (&self.running, self.phase)
+        {
             let work = Arc::clone(&self.work);
             self.running = Some(Running::start(
                 &duties.tasks,
                 work,
-                Some(fence),
+                Some((fence, asked_at, until)),
                 inherited,
-                Some(until),
                 duties.metrics.count(Gauge::Duties),
             ));
         }
@@ -463,7 +472,7 @@ impl Kept {
             None => {
                 let work = Arc::clone(&self.work);
                 let counted = duties.metrics.count(Gauge::Duties);
-                let running = Running::start(&duties.tasks, work, None, true, None, counted);
+                let running = Running::start(&duties.tasks, work, None, true, counted);
                 self.running = Some(running);
             }
         }

@@ -1,9 +1,6 @@
 //! Runs the work of a duty no longer than its lease.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::{
@@ -12,7 +9,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{lifecycle::Tasks, store::Fence, telemetry::metrics::Counted};
+use crate::{
+    lifecycle::Tasks,
+    store::{Fence, StoreTime},
+    telemetry::metrics::Counted,
+};
 
 /// What is done under a lease: until dropped, which may happen at any `await`.
 pub trait Work: Send + Sync + 'static {
@@ -23,9 +24,17 @@ pub trait Work: Send + Sync + 'static {
 /// The leave to do a duty.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// Zero: without a lease.
-    fence: Arc<AtomicU64>,
+    leave: watch::Receiver<Option<Leave>>,
     inherited: bool,
+}
+
+/// A lease as far as the work is concerned.
+#[derive(Debug, Clone, Copy)]
+struct Leave {
+    fence: Fence,
+    /// When the fence was asked for.
+    since: Instant,
+    until: Instant,
 }
 
 impl Grant {
@@ -33,10 +42,17 @@ impl Grant {
     /// every node does this duty by itself and nothing is written.
     #[must_use]
     pub fn fence(&self) -> Option<Fence> {
-        match self.fence.load(Ordering::Acquire) {
-            0 => None,
-            fence => Some(Fence(fence)),
-        }
+        self.leave.borrow().map(|leave| leave.fence)
+    }
+
+    /// The store's clock at `now`, to within the time a command takes: a
+    /// fence is the store's time when it was given.
+    #[must_use]
+    pub fn store_time(&self, now: Instant) -> Option<StoreTime> {
+        self.leave.borrow().map(|leave| {
+            let since = now.saturating_duration_since(leave.since).as_millis();
+            StoreTime(leave.fence.0 / 1000 + u64::try_from(since).unwrap_or(0))
+        })
     }
 
     /// Whether another node may have done this duty until now: what it
@@ -50,30 +66,32 @@ impl Grant {
 /// Work that runs.
 #[derive(Debug)]
 pub(super) struct Running {
-    fence: Arc<AtomicU64>,
-    until: watch::Sender<Option<Instant>>,
+    leave: watch::Sender<Option<Leave>>,
     stop: CancellationToken,
     done: oneshot::Receiver<()>,
 }
 
 impl Running {
-    /// Starts the work. `until` none: without a lease, for as long as it takes.
+    /// Starts the work, under a lease (its fence, when it was asked for, when
+    /// it ends) or without, for as long as it takes.
     pub(super) fn start(
         tasks: &Tasks,
         work: Arc<dyn Work>,
-        fence: Option<Fence>,
+        lease: Option<(Fence, Instant, Instant)>,
         inherited: bool,
-        until: Option<Instant>,
         counted: Counted,
     ) -> Self {
-        let number = fence.map_or(0, |fence| fence.0);
-        let fence = Arc::new(AtomicU64::new(number));
+        let leave = lease.map(|(fence, since, until)| Leave {
+            fence,
+            since,
+            until,
+        });
+        let leave = watch::Sender::new(leave);
         let grant = Grant {
-            fence: Arc::clone(&fence),
+            leave: leave.subscribe(),
             inherited,
         };
-        let until = watch::Sender::new(until);
-        let mut ends = until.subscribe();
+        let mut ends = leave.subscribe();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let (finished, done) = oneshot::channel();
@@ -89,24 +107,27 @@ impl Running {
                 () = work.run(grant) => {}
             }
         });
-        Self {
-            fence,
-            until,
-            stop,
-            done,
-        }
+        Self { leave, stop, done }
     }
 
-    /// The lease was renewed or regained.
-    pub(super) fn extend(&self, fence: Fence, until: Instant) {
-        self.fence.store(fence.0, Ordering::Release);
-        self.until.send_replace(Some(until));
+    /// The lease was renewed, or regained under another fence.
+    pub(super) fn extend(&self, fence: Fence, asked_at: Instant, until: Instant) {
+        self.leave.send_modify(|leave| {
+            let since = match leave {
+                Some(before) if before.fence == fence => before.since,
+                _ => asked_at,
+            };
+            *leave = Some(Leave {
+                fence,
+                since,
+                until,
+            });
+        });
     }
 
     /// The store is away: goes on without a lease.
     pub(super) fn go_alone(&self) {
-        self.fence.store(0, Ordering::Release);
-        self.until.send_replace(None);
+        self.leave.send_replace(None);
     }
 
     /// Whether the work has ended, by itself or with its time.
@@ -125,19 +146,19 @@ impl Running {
     }
 }
 
-/// Completes when the time is over that `until` says, however often it changes.
-async fn over(until: &mut watch::Receiver<Option<Instant>>) {
+/// Completes when the lease is over, however often it is renewed.
+async fn over(leave: &mut watch::Receiver<Option<Leave>>) {
     loop {
-        let end = *until.borrow_and_update();
+        let until = leave.borrow_and_update().map(|leave| leave.until);
         let ended = async {
-            match end {
-                Some(end) => tokio::time::sleep_until(end).await,
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            changed = until.changed() => if changed.is_err() { return },
+            changed = leave.changed() => if changed.is_err() { return },
             () = ended => return,
         }
     }

@@ -21,24 +21,29 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Settings;
-use crate::store::Fence;
+use crate::store::{Fence, leases::Ask};
 
 /// After so many times to live a node that is not the first choice tries too:
-/// the first may live and be stuck.
+/// the first may live and be stuck, or not know of the duty (nodes whose
+/// configurations differ while one is rolled out).
 const PATIENCE: u32 = 5;
-/// Nodes further back than this never try unless those before them are gone.
-const STAND_INS: usize = 2;
+/// Nodes further back wait no longer than those at this place.
+const LAST_TURN: usize = 4;
+/// Each time a stand-in finds the lease held it waits twice as long, so often.
+const DOUBLINGS: u32 = 4;
 
 /// What a node believes of one duty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Somebody else's, or nobody's; to be tried for again at this time.
-    Idle { retry_at: Instant },
+    Idle { retry_at: Instant, refusals: u32 },
     /// Ours until that time, unless renewed.
     Held {
         fence: Fence,
         asked_at: Instant,
         until: Instant,
+        /// Whether a node whose turn it is has asked for it.
+        wanted: bool,
     },
     /// Nobody can be asked: every node does it.
     Alone,
@@ -61,7 +66,7 @@ pub(super) struct Situation {
 pub(super) enum Step {
     Nothing,
     /// Ask the store for the lease.
-    Try,
+    Try(Ask),
     /// Ask the store to renew it.
     Renew,
     /// It is another's turn: stop the work, then give the lease back.
@@ -75,7 +80,10 @@ pub(super) enum Step {
 impl Phase {
     /// At the start: the first choice tries at once, others after a while.
     pub(super) fn new(now: Instant) -> Self {
-        Self::Idle { retry_at: now }
+        Self::Idle {
+            retry_at: now,
+            refusals: 0,
+        }
     }
 
     /// What follows from the situation.
@@ -86,7 +94,7 @@ impl Phase {
         match self {
             Self::Held { until, .. } if until <= here.now && gone_for_long => Step::GoAlone,
             Self::Held { until, .. } if until <= here.now => Step::Stop,
-            Self::Held { .. } if here.reachable && here.rank > 0 => Step::HandOver,
+            Self::Held { wanted: true, .. } if here.reachable && here.rank > 0 => Step::HandOver,
             Self::Held { asked_at, .. } => {
                 let due = here.now.duration_since(asked_at) >= settings.tick() / 2;
                 if here.reachable && due {
@@ -96,25 +104,23 @@ impl Phase {
                 }
             }
             Self::Alone if !here.reachable => Step::Nothing,
-            Self::Alone if here.rank == 0 => Step::Try,
+            Self::Alone if here.rank == 0 => Step::Try(Ask::MyTurn),
             Self::Alone => Step::Stop,
             Self::Idle { .. } if gone_for_long => Step::GoAlone,
             Self::Idle { .. } if !here.reachable => Step::Nothing,
-            Self::Idle { retry_at } if here.rank == 0 => {
+            Self::Idle { retry_at, .. } if here.rank == 0 => {
                 if retry_at <= here.now {
-                    Step::Try
+                    Step::Try(Ask::MyTurn)
                 } else {
                     Step::Nothing
                 }
             }
-            Self::Idle { retry_at } => {
-                let turn = u32::try_from(here.rank).unwrap_or(u32::MAX);
+            Self::Idle { retry_at, refusals } => {
+                let turn = u32::try_from(here.rank.min(LAST_TURN)).unwrap_or(1);
+                let patience = (PATIENCE * turn) << refusals.min(DOUBLINGS);
                 let waited = here.now.saturating_duration_since(retry_at);
-                let enough = settings
-                    .lease_ttl
-                    .saturating_mul(PATIENCE.saturating_mul(turn));
-                if here.rank <= STAND_INS && waited >= enough {
-                    Step::Try
+                if waited >= settings.lease_ttl * patience {
+                    Step::Try(Ask::IfFree)
                 } else {
                     Step::Nothing
                 }
@@ -123,18 +129,24 @@ impl Phase {
     }
 
     /// The store gave the lease, or renewed it, to a request sent at `asked_at`.
-    pub(super) fn held(fence: Fence, asked_at: Instant, settings: &Settings) -> Self {
+    pub(super) fn held(fence: Fence, asked_at: Instant, wanted: bool, settings: &Settings) -> Self {
         Self::Held {
             fence,
             asked_at,
             until: asked_at + settings.lease_ttl.saturating_sub(settings.margin()),
+            wanted,
         }
     }
 
     /// The lease is another's for at most `left`.
-    pub(super) fn refused(now: Instant, left: Duration, settings: &Settings) -> Self {
+    pub(super) fn refused(self, now: Instant, left: Duration, settings: &Settings) -> Self {
+        let before = match self {
+            Self::Idle { refusals, .. } => refusals,
+            Self::Held { .. } | Self::Alone => 0,
+        };
         Self::Idle {
             retry_at: now + left.min(settings.lease_ttl),
+            refusals: before.saturating_add(1),
         }
     }
 }
@@ -169,23 +181,36 @@ mod tests {
         phase.step(here, &SETTINGS)
     }
 
+    const MINE: Step = Step::Try(Ask::MyTurn);
+    const IF_FREE: Step = Step::Try(Ask::IfFree);
+
     #[test]
-    fn the_first_choice_tries_at_once_and_others_only_when_it_is_stuck() {
+    fn the_first_choice_tries_at_once_and_others_when_it_seems_stuck() {
         let start = Instant::now();
         let idle = Phase::new(start);
-        assert_eq!(step(idle, at(start, 0)), Step::Try);
+        assert_eq!(step(idle, at(start, 0)), MINE);
         assert_eq!(step(idle, at(start, 1)), Step::Nothing);
         let later = |ttls: u32| start + SETTINGS.lease_ttl * ttls;
-        assert_eq!(step(idle, at(later(PATIENCE), 1)), Step::Try);
+        assert_eq!(step(idle, at(later(PATIENCE), 1)), IF_FREE);
         assert_eq!(step(idle, at(later(PATIENCE), 2)), Step::Nothing);
-        assert_eq!(step(idle, at(later(2 * PATIENCE), 2)), Step::Try);
-        assert_eq!(step(idle, at(later(100 * PATIENCE), 3)), Step::Nothing);
+        assert_eq!(step(idle, at(later(2 * PATIENCE), 2)), IF_FREE);
+        assert_eq!(step(idle, at(later(4 * PATIENCE), 9)), IF_FREE);
+    }
+
+    #[test]
+    fn a_stand_in_that_was_refused_waits_longer() {
+        let start = Instant::now();
+        let refused = Phase::new(start).refused(start, Duration::ZERO, &SETTINGS);
+        let later = |ttls: u32| start + SETTINGS.lease_ttl * ttls;
+        assert_eq!(step(refused, at(start, 0)), MINE);
+        assert_eq!(step(refused, at(later(PATIENCE), 1)), Step::Nothing);
+        assert_eq!(step(refused, at(later(2 * PATIENCE), 1)), IF_FREE);
     }
 
     #[test]
     fn a_lease_is_renewed_in_time_and_ends_before_it_expires_in_the_store() {
         let start = Instant::now();
-        let held = Phase::held(Fence(1), start, &SETTINGS);
+        let held = Phase::held(Fence(1), start, false, &SETTINGS);
         assert_eq!(step(held, at(start, 0)), Step::Nothing);
         assert_eq!(step(held, at(start + SETTINGS.tick(), 0)), Step::Renew);
         let end = start + SETTINGS.lease_ttl - SETTINGS.margin();
@@ -193,16 +218,19 @@ mod tests {
     }
 
     #[test]
-    fn whose_turn_it_is_not_hands_over() {
+    fn a_lease_is_handed_over_to_whose_turn_it_is_when_that_node_asks() {
         let start = Instant::now();
-        let held = Phase::held(Fence(1), start, &SETTINGS);
-        assert_eq!(step(held, at(start, 1)), Step::HandOver);
+        let held = Phase::held(Fence(1), start, false, &SETTINGS);
+        assert_eq!(step(held, at(start, 1)), Step::Nothing);
+        let wanted = Phase::held(Fence(1), start, true, &SETTINGS);
+        assert_eq!(step(wanted, at(start, 0)), Step::Nothing);
+        assert_eq!(step(wanted, at(start, 1)), Step::HandOver);
     }
 
     #[test]
     fn without_the_store_every_node_works_after_a_lease_would_have_ended() {
         let start = Instant::now();
-        let held = Phase::held(Fence(1), start, &SETTINGS);
+        let held = Phase::held(Fence(1), start, false, &SETTINGS);
         let (soon, late) = (start + SETTINGS.tick(), start + SETTINGS.lease_ttl);
         assert_eq!(step(held, away(soon, start)), Step::Nothing);
         assert_eq!(step(held, away(late, start)), Step::GoAlone);
@@ -210,7 +238,7 @@ mod tests {
         assert_eq!(step(idle, away(soon, start)), Step::Nothing);
         assert_eq!(step(idle, away(late, start)), Step::GoAlone);
         assert_eq!(step(Phase::Alone, away(late, start)), Step::Nothing);
-        assert_eq!(step(Phase::Alone, at(late, 0)), Step::Try);
+        assert_eq!(step(Phase::Alone, at(late, 0)), MINE);
         assert_eq!(step(Phase::Alone, at(late, 1)), Step::Stop);
     }
 }

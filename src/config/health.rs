@@ -1,4 +1,4 @@
-//! `[health]`: probes of replicas. Accepted and checked; nothing probes yet.
+//! `[health]`: probes of replicas.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -15,6 +15,8 @@ pub struct Health {
     pub unhealthy_after: NonZeroU32,
     /// Passed probes in a row until it counts as healthy again. Default 2.
     pub healthy_after: NonZeroU32,
+    /// Whether replicas are probed; calls show trouble in any case. Default true.
+    pub probe: bool,
 }
 
 impl Default for Health {
@@ -24,6 +26,7 @@ impl Default for Health {
             timeout: Duration::from_secs(5),
             unhealthy_after: NonZeroU32::MIN.saturating_add(2),
             healthy_after: NonZeroU32::MIN.saturating_add(1),
+            probe: true,
         }
     }
 }
@@ -46,6 +49,7 @@ impl Health {
                 defaults.healthy_after,
                 values::non_zero(100),
             ),
+            probe: section.read("probe", defaults.probe, values::boolean),
         };
         if health.timeout > health.interval {
             let key = if section.has("timeout") {

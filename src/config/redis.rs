@@ -1,6 +1,6 @@
 //! `[redis]`: the store that nodes share.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{secret::Secret, section::Section, tree::Place, values};
 
@@ -12,6 +12,8 @@ pub struct Redis {
     pub url: Secret,
     /// What every key begins with, so that fleets can share a Redis. Default `mcp-fleet`.
     pub prefix: String,
+    /// Certificates (PEM) to trust with TLS beside the system's. No default.
+    pub ca_file: Option<PathBuf>,
     /// Longest wait for a connection. Default 500 ms.
     pub connect_timeout: Duration,
     /// Longest wait for the answer to a command. Default 250 ms.
@@ -25,6 +27,7 @@ impl Redis {
         Self {
             url: Secret::new(url),
             prefix: "mcp-fleet".into(),
+            ca_file: None,
             connect_timeout: Duration::from_millis(500),
             command_timeout: Duration::from_millis(250),
         }
@@ -40,11 +43,16 @@ impl Redis {
             prefix: section.read("prefix", defaults.prefix, |located| {
                 let prefix = values::some_text(located)?;
                 // Braces would decide which cluster slot a key falls into.
-                if prefix.contains(['{', '}', '*', ' ']) || prefix.len() > 64 {
-                    let message = "expected at most 64 characters, no blanks, braces or `*`";
+                let good = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+                if !prefix.chars().all(good) || prefix.len() > 64 {
+                    let message = "expected at most 64 letters, digits, `-`, `_`, `.` and `:`";
                     return Err(values::Problem::new(message));
                 }
                 Ok(prefix)
+            }),
+            ca_file: section.optional("ca_file", |located| {
+                let path = values::some_text(located)?;
+                Ok(located.place.resolve(&path))
             }),
             connect_timeout: section.read(
                 "connect_timeout",

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use url::Url;
 
 mod pairs;
+mod request;
 
 use super::{
     section::{Findings, Section},
@@ -98,6 +99,7 @@ pub(super) fn read_all(mut section: Section<'_>, imported: &[String]) -> Vec<Ser
             Place::File { .. } => "config",
             Place::Variable(_) => "environment",
             Place::Flag(_) => "--server",
+            Place::Request => "api",
         };
         let id = ServerId::try_from(entry.key.as_str());
         if let Err(error) = &id {

@@ -35,7 +35,8 @@ fn all_switched_on(text: &str, files: bool) -> String {
     let is_file = |line: &str| {
         line.split('=')
             .next()
-            .is_some_and(|key| key.trim().ends_with("_file"))
+            // (A file of certificates is no secret, and stands for nothing else.)
+            .is_some_and(|key| key.trim().ends_with("_file") && key.trim() != "ca_file")
     };
     let has_file = |line: &str| {
         [
@@ -124,9 +125,42 @@ fn the_settings_without_a_default_are_valid_examples() {
     assert_eq!(config.servers.len(), 3);
     assert_eq!(
         config.redis,
-        Some(Redis::at("redis://:secret@127.0.0.1:6379"))
+        Some(Redis {
+            ca_file: Some("secrets/redis-ca.pem".into()),
+            ..Redis::at("redis://:secret@127.0.0.1:6379")
+        })
     );
     assert_eq!(config.auth.mode, Some(AuthMode::None));
+}
+
+#[test]
+fn certificates_to_trust_are_found_beside_the_file_that_names_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("node.toml");
+    let text = "[redis]\nurl = \"rediss://h:1\"\nca_file = \"tls/ca.pem\"\n";
+    std::fs::write(&file, text).expect("a file");
+    let sources = Sources {
+        file: Some(file),
+        ..Sources::default()
+    };
+    let redis = load(&sources).expect("a valid file").config.redis;
+    let trusted = redis.expect("a section").ca_file;
+    assert_eq!(trusted, Some(directory.path().join("tls/ca.pem")));
+
+    let variable = Sources {
+        environment: vec![
+            ("REDIS_URL".into(), "rediss://h:1".into()),
+            ("MCP_FLEET__REDIS__CA_FILE".into(), "/tls/ca.pem".into()),
+        ],
+        ..Sources::default()
+    };
+    let redis = load(&variable).expect("valid variables").config.redis;
+    assert_eq!(
+        redis.expect("a section").ca_file,
+        Some("/tls/ca.pem".into())
+    );
+    let found = errors("[redis]\nurl = \"rediss://h:1\"\nca_file = \"\"\n");
+    assert!(found[0].contains("redis.ca_file"), "{found:?}");
 }
 
 #[test]

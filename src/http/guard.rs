@@ -24,6 +24,7 @@ use http::{
     },
 };
 
+use super::readiness;
 use crate::config::Node;
 
 /// Request headers a page of an allowed origin may send, beside `mcp-param-*`.
@@ -89,6 +90,7 @@ impl Guard {
     /// [`Refused`] says which rule was broken and how to change it.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
         if let Some(host) = host_of(uri, headers)?
+            && !is_probe(uri)
             && !self.node.accepts_host(&host)
         {
             return Err(Refused::Host { host });
@@ -100,6 +102,12 @@ impl Guard {
         }
         Ok(())
     }
+}
+
+/// Whether it is asked for what reveals nothing but that the node is alive, and
+/// is asked for by address.
+fn is_probe(uri: &Uri) -> bool {
+    matches!(uri.path(), readiness::HEALTHZ | readiness::READYZ)
 }
 
 /// The middleware: refuses, answers preflights, marks answers as readable by
@@ -240,6 +248,29 @@ mod tests {
         let origin = headers(&[("host", "localhost"), ("origin", "http://evil.example.com")]);
         let origin = guard.check(&path, &origin).expect_err("foreign");
         assert!(origin.to_string().contains("node.allowed_origins"));
+    }
+
+    #[test]
+    fn probes_are_answered_whatever_they_call_this_node() {
+        let node = Node {
+            allowed_hosts: Some(vec!["mcp.example.com".into()]),
+            ..Node::default()
+        };
+        let guard = Guard::new(&node);
+        let by_address = headers(&[("host", "10.0.0.7:8080")]);
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(guard.check(&Uri::from_static(path), &by_address), Ok(()));
+        }
+        for path in ["/mcp", "/metrics", "/healthz/x", "/api/cluster"] {
+            let checked = guard.check(&Uri::from_static(path), &by_address);
+            assert!(matches!(checked, Err(Refused::Host { .. })), "{path}");
+        }
+        let page = headers(&[
+            ("host", "10.0.0.7:8080"),
+            ("origin", "http://evil.example.com"),
+        ]);
+        let checked = guard.check(&Uri::from_static("/healthz"), &page);
+        assert!(matches!(checked, Err(Refused::Origin { .. })));
     }
 
     #[test]

@@ -11,11 +11,16 @@ use serde::Serialize;
 use super::rest;
 use crate::{gateway::Gateway, mcp::json};
 
+/// Whether the process answers.
+pub(super) const HEALTHZ: &str = "/healthz";
+/// Whether the node takes traffic.
+pub(super) const READYZ: &str = "/readyz";
+
 /// The two routes.
 pub fn routes() -> Router<Arc<Gateway>> {
     Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+        .route(HEALTHZ, get(healthz))
+        .route(READYZ, get(readyz))
 }
 
 /// Whether a node takes traffic.

@@ -155,7 +155,9 @@ impl Holder {
                     Letter::Message(message) => message,
                     Letter::Opened(id) => {
                         if let Some(session) = self.find(&id).await {
-                            unsolicited = Box::pin(standalone::live(self.incoming.clone(), Arc::clone(&session)));
+                            let (events, _opened) =
+                                standalone::live(self.incoming.clone(), Arc::clone(&session));
+                            unsolicited = Box::pin(events);
                             self.session = Some(session);
                         }
                         continue;

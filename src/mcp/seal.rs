@@ -5,6 +5,9 @@
 //! of `key id (4) | nonce (24) | ciphertext and tag`. Expiry and single use
 //! are the business of whoever chooses the content.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
@@ -16,6 +19,9 @@ use crate::ids::Principal;
 
 /// Longest token that is opened, in characters.
 pub const MAX_TOKEN: usize = 256 * 1024;
+
+/// Former keys that are kept when keys are adopted.
+pub const MAX_PREVIOUS: usize = 8;
 
 const KEY_ID_LEN: usize = 4;
 const NONCE_LEN: usize = 24;
@@ -57,9 +63,12 @@ pub enum Unsealed {
     Forged,
 }
 
-/// Makes and opens tokens.
+/// Makes and opens tokens. Clones share their keys.
 #[derive(Clone)]
-pub struct Sealer {
+pub struct Sealer(Arc<ArcSwap<Keys>>);
+
+#[derive(Clone)]
+struct Keys {
     current: Key,
     previous: Vec<Key>,
 }
@@ -89,17 +98,36 @@ impl Sealer {
     /// Seals with `key`, which all nodes share.
     #[must_use]
     pub fn new(key: &[u8; 32]) -> Self {
-        Self {
+        Self(Arc::new(ArcSwap::from_pointee(Keys {
             current: Key::new(key),
             previous: Vec::new(),
-        }
+        })))
     }
 
     /// Also opens what was sealed with `keys`.
     #[must_use]
-    pub fn with_previous<'k>(mut self, keys: impl IntoIterator<Item = &'k [u8; 32]>) -> Self {
-        self.previous.extend(keys.into_iter().map(Key::new));
+    pub fn with_previous<'k>(self, keys: impl IntoIterator<Item = &'k [u8; 32]>) -> Self {
+        let mut all = Keys::clone(&self.0.load());
+        all.previous.extend(keys.into_iter().map(Key::new));
+        self.0.store(Arc::new(all));
         self
+    }
+
+    /// Seals with `key` from now on, and still opens what it could open before;
+    /// of many former keys, with the latest [`MAX_PREVIOUS`].
+    pub fn adopt(&self, key: &[u8; 32]) {
+        let key = Key::new(key);
+        self.0.rcu(|keys| {
+            let former = std::iter::once(&keys.current).chain(&keys.previous);
+            Keys {
+                current: key.clone(),
+                previous: former
+                    .filter(|former| former.id != key.id)
+                    .take(MAX_PREVIOUS)
+                    .cloned()
+                    .collect(),
+            }
+        });
     }
 
     /// Seals `plain` for `principal`; printable ASCII, fit for a header.
@@ -112,14 +140,14 @@ impl Sealer {
             msg: plain,
             aad: &about,
         };
+        let current = &self.0.load().current;
         // Fails only beyond 256 GiB. No token at all would then be the answer.
-        let sealed = self
-            .current
+        let sealed = current
             .cipher
             .encrypt(&XNonce::from(nonce), payload)
             .unwrap_or_default();
         let mut token = Vec::with_capacity(KEY_ID_LEN + NONCE_LEN + sealed.len());
-        token.extend_from_slice(&self.current.id);
+        token.extend_from_slice(&current.id);
         token.extend_from_slice(&nonce);
         token.extend_from_slice(&sealed);
         URL_SAFE_NO_PAD.encode(token)
@@ -150,7 +178,8 @@ impl Sealer {
             .ok_or(Unsealed::Malformed)?;
         let about = associated_data(purpose, principal);
         let mut outcome = Err(Unsealed::UnknownKey);
-        for key in std::iter::once(&self.current).chain(&self.previous) {
+        let keys = self.0.load();
+        for key in std::iter::once(&keys.current).chain(&keys.previous) {
             if key.id != *id {
                 continue;
             }
@@ -222,6 +251,30 @@ mod tests {
             Sealer::new(&new).open(Purpose::Cursor, &ME, &fresh),
             Ok(b"y".to_vec())
         );
+    }
+
+    #[test]
+    fn an_adopted_key_seals_in_all_clones_and_the_old_one_still_opens() {
+        let (own, shared) = ([1; 32], [2; 32]);
+        let sealer = Sealer::new(&own).with_previous([&[3; 32]]);
+        let clone = sealer.clone();
+        let before = clone.seal(Purpose::Session, &ME, b"before");
+        sealer.adopt(&shared);
+        let after = clone.seal(Purpose::Session, &ME, b"after");
+        let theirs = Sealer::new(&shared);
+        assert_eq!(
+            theirs.open(Purpose::Session, &ME, &after),
+            Ok(b"after".to_vec())
+        );
+        assert_eq!(
+            theirs.open(Purpose::Session, &ME, &before),
+            Err(Unsealed::UnknownKey)
+        );
+        let oldest = Sealer::new(&[3; 32]).seal(Purpose::Session, &ME, b"oldest");
+        for (token, plain) in [(before, "before"), (after, "after"), (oldest, "oldest")] {
+            let opened = clone.open(Purpose::Session, &ME, &token);
+            assert_eq!(opened, Ok(plain.as_bytes().to_vec()));
+        }
     }
 
     #[test]

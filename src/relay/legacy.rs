@@ -538,7 +538,10 @@ impl Relay {
                 News::Changed { .. }
                 | News::SessionChanged { .. }
                 | News::StreamTaken { .. }
+                | News::Interest { .. }
+                | News::Watched { .. }
                 | News::LeasesReleased {}
+                | News::ServersChanged {}
                 | News::ReplicaRecovered { .. }
                 | News::TrialFailed { .. } => {}
             }

@@ -1,10 +1,11 @@
 //! What belongs to no call in a legacy session: the server's unsolicited
 //! messages and questions, and the client's answers to those.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::{
     Relay,
@@ -22,6 +23,9 @@ use crate::{
 
 /// Streams of this kind are told apart by their first letter.
 const PREFIX: &str = "g";
+/// The wait before a lost or refused stream is opened again, doubled each
+/// time. Short, since a server may only have to notice that the last one ended.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// One standalone stream at work.
 pub(crate) struct Standalone {
@@ -39,10 +43,26 @@ pub(crate) struct Standalone {
 struct Upstream {
     replica: Arc<Replica>,
     session: ClientSession,
-    exchange: Option<Exchange>,
-    /// When a lost or refused stream may be opened again.
-    retry_at: Instant,
+    stream: Stream,
+    /// The wait before the next attempt.
+    pause: Duration,
+    /// Dropped after the first attempt.
+    opened: Option<oneshot::Sender<()>>,
 }
+
+/// The session's stream at the server.
+enum Stream {
+    /// To be opened, not before this time.
+    Wanted(Instant),
+    /// Kept here while it is being opened: giving that up and beginning anew
+    /// would be a second stream to the server, which it refuses.
+    Opening(Opening),
+    Open(Box<Exchange>),
+    /// There is none to be had.
+    Absent,
+}
+
+type Opening = ReusableBoxFuture<'static, Result<Exchange, UpstreamError>>;
 
 enum Heard {
     Event(Result<Event, UpstreamError>),
@@ -86,14 +106,21 @@ impl Standalone {
         self.log.append(message, false).await
     }
 
-    /// Listens to the session's own stream at a legacy server.
-    pub(crate) async fn attach(&mut self, server: &Server, session: ClientSession) {
+    /// Listens to the session's own stream at a legacy server. `opened` is
+    /// dropped when that is open, or is not to be had now.
+    pub(crate) async fn attach(
+        &mut self,
+        server: &Server,
+        session: ClientSession,
+        opened: oneshot::Sender<()>,
+    ) {
         if let Some(replica) = self.relay.home_of(server, &session).await {
             self.upstream = Some(Upstream {
                 replica,
                 session,
-                exchange: None,
-                retry_at: Instant::now(),
+                stream: Stream::Wanted(Instant::now()),
+                pause: FIRST_PAUSE,
+                opened: Some(opened),
             });
         }
     }
@@ -103,7 +130,7 @@ impl Standalone {
     pub(crate) fn hears_for_itself(&self) -> bool {
         self.upstream
             .as_ref()
-            .is_some_and(|upstream| upstream.exchange.is_some())
+            .is_some_and(|upstream| matches!(upstream.stream, Stream::Open(_)))
     }
 
     /// Another stream has the session now.
@@ -132,10 +159,10 @@ impl Standalone {
                     let Some(asked) = self.questions.remove(&key) else {
                         continue;
                     };
-                    if let Some(exchange) = self
-                        .upstream
-                        .as_mut()
-                        .and_then(|upstream| upstream.exchange.as_mut())
+                    if let Some(Upstream {
+                        stream: Stream::Open(exchange),
+                        ..
+                    }) = &mut self.upstream
                         && let Err(error) = exchange.answer(&asked, &answer).await
                     {
                         tracing::debug!(
@@ -172,34 +199,48 @@ impl Standalone {
 
     fn lost(&mut self) {
         if let Some(upstream) = &mut self.upstream {
-            upstream.exchange = None;
-            upstream.retry_at = Instant::now() + self.relay.settings.stream_retry;
+            upstream.stream = Stream::Wanted(Instant::now() + upstream.pause);
+            upstream.pause = (upstream.pause * 2).min(self.relay.settings.stream_retry);
         }
     }
 }
 
 impl Upstream {
+    /// The next event of the stream, which is opened first. Cancel safe.
     async fn next(&mut self, relay: &Arc<Relay>) -> Result<Event, UpstreamError> {
-        if self.exchange.is_none() {
-            tokio::time::sleep_until(self.retry_at).await;
-            let deadline = Instant::now() + relay.settings.stream_retry;
-            let opened = relay
-                .upstreams
-                .session_stream(&self.replica, &self.session, deadline)
-                .await;
-            match opened {
-                Ok(mut exchange) => {
-                    exchange.set_deadline(None);
-                    self.exchange = Some(exchange);
+        loop {
+            match &mut self.stream {
+                Stream::Wanted(at) => {
+                    tokio::time::sleep_until(*at).await;
+                    self.stream = Stream::Opening(self.open(relay));
                 }
-                // Modern servers and those without such a stream will not have one later either.
-                Err(UpstreamError::NotOffered(_)) => return std::future::pending().await,
-                Err(error) => return Err(error),
+                Stream::Opening(opening) => {
+                    let outcome = poll_fn(|cx| opening.poll(cx)).await;
+                    self.opened = None;
+                    match outcome {
+                        Ok(mut exchange) => {
+                            exchange.set_deadline(None);
+                            self.pause = FIRST_PAUSE;
+                            self.stream = Stream::Open(Box::new(exchange));
+                        }
+                        // Modern servers and those without such a stream will not
+                        // have one later either.
+                        Err(UpstreamError::NotOffered(_)) => self.stream = Stream::Absent,
+                        Err(error) => return Err(error),
+                    }
+                }
+                Stream::Open(exchange) => return exchange.next().await,
+                Stream::Absent => return std::future::pending().await,
             }
         }
-        match &mut self.exchange {
-            Some(exchange) => exchange.next().await,
-            None => std::future::pending().await,
-        }
+    }
+
+    fn open(&self, relay: &Arc<Relay>) -> Opening {
+        let (replica, session) = (Arc::clone(&self.replica), self.session.clone());
+        let upstreams = Arc::clone(&relay.upstreams);
+        let deadline = Instant::now() + relay.settings.stream_retry;
+        ReusableBoxFuture::new(async move {
+            upstreams.session_stream(&replica, &session, deadline).await
+        })
     }
 }

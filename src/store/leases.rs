@@ -77,6 +77,27 @@ pub enum LeaseOutcome {
     Held(Duration),
 }
 
+/// What became of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The holder has it for another time to live.
+    Kept,
+    /// The same, and a node whose turn it is has asked for it.
+    Wanted,
+    /// Another holds it, or nobody.
+    Lost,
+}
+
+/// How a lease is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// If it is free.
+    IfFree,
+    /// If it is free; otherwise its holder is told, with its next renewal,
+    /// that it is the caller's turn.
+    MyTurn,
+}
+
 /// The leases of a store. Holders are named by a text that no two processes
 /// share (see [`crate::cluster::Incarnation`]).
 ///
@@ -90,15 +111,16 @@ pub trait Leases {
         duty: &Duty,
         holder: &str,
         ttl: Duration,
+        ask: Ask,
     ) -> Result<LeaseOutcome, StoreError>;
 
-    /// Renews leases in one pipeline; for each whether `holder` still has it.
+    /// Renews those of these leases that `holder` still has, in one pipeline.
     async fn renew_leases(
         &self,
         duties: &[Duty],
         holder: &str,
         ttl: Duration,
-    ) -> Result<Vec<bool>, StoreError>;
+    ) -> Result<Vec<Renewal>, StoreError>;
 
     /// Gives a lease back if `holder` still has it; `false` when not.
     async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError>;

@@ -18,13 +18,15 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     Channel, EntryKey, EntryWrite, Event, Fence, Found, LockOutcome, Lookup, Position, Rank,
     RecordKey, ShortDigest, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey,
-    StreamWatch, SubjectKey, WriteOutcome, leases::Duty, rosters::RosterKey, wake::Wakers,
+    StreamWatch, SubjectKey, WriteOutcome, leases::Duty, registry::Table, rosters::RosterKey,
+    wake::Wakers,
 };
 use expiring::{Expiring, Full};
 use rosters::Roster;
 
 mod expiring;
 mod leases;
+mod registry;
 mod rosters;
 
 /// Events a subscriber may fall behind before it lags.
@@ -74,8 +76,10 @@ struct State {
     streams: Expiring<StreamKey, Stream>,
     leases: Expiring<Duty, Arc<str>>,
     lease_fences: Expiring<Duty, Fence>,
+    leases_wanted: Expiring<Duty, Arc<str>>,
     fenced: Expiring<RecordKey, (Fence, Bytes)>,
     rosters: HashMap<RosterKey, Roster>,
+    registry: Table,
 }
 
 #[derive(Debug)]
@@ -111,8 +115,10 @@ impl MemoryStore {
                 streams: Expiring::new(bounds.records),
                 leases: Expiring::new(bounds.marks),
                 lease_fences: Expiring::new(bounds.marks),
+                leases_wanted: Expiring::new(bounds.marks),
                 fenced: Expiring::new(bounds.records),
                 rosters: HashMap::new(),
+                registry: Table::default(),
             }),
             started: Instant::now(),
             events: broadcast::Sender::new(EVENT_CAPACITY),

@@ -35,11 +35,14 @@ macro_rules! args {
     };
 }
 
+mod advice;
+mod check;
 mod circuit;
 mod client;
 mod config;
 mod keys;
 mod leases;
+mod registry;
 mod rosters;
 mod scripts;
 mod subscriber;

@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use prometheus::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::names;
-use crate::{cache::CacheStatus, ids::ServerId, store::StoreError};
+use crate::{cache::CacheStatus, ids::ServerId, servers::Replica, store::StoreError};
 
 pub(crate) mod instruments;
 #[cfg(test)]
@@ -237,6 +240,8 @@ pub struct Metrics {
     store_refused: IntCounter,
     store_reachable: IntGauge,
     in_use: [IntGauge; Gauge::ALL.len()],
+    replica_healthy: IntGaugeVec,
+    answered: AtomicU64,
     log_lines_dropped: IntCounter,
     dropped_lines: OnceLock<ErrorCounter>,
 }
@@ -273,6 +278,8 @@ impl Metrics {
                 .gauge(&registry)
                 .with_label_values(&none),
             in_use: Gauge::ALL.map(|gauge| in_use.with_label_values(&[gauge.as_str()])),
+            replica_healthy: instruments::REPLICA_HEALTHY.gauge(&registry),
+            answered: AtomicU64::new(0),
             log_lines_dropped: instruments::LOG_LINES_DROPPED
                 .counter(&registry)
                 .with_label_values(&none),
@@ -315,11 +322,18 @@ impl Metrics {
         outcome: Outcome,
         took: Duration,
     ) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let server = server.map_or("*", ServerId::as_str);
         let method = names::known_method(method);
         self.server_operation
             .with_label_values(&[server, method, era_label(era), outcome.error_type()])
             .observe(took.as_secs_f64());
+    }
+
+    /// Requests answered since the start, whatever their servers.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// A server has answered a request, or failed to.
@@ -385,6 +399,21 @@ impl Metrics {
     #[must_use]
     pub fn current(&self, gauge: Gauge) -> i64 {
         self.in_use[gauge as usize].get()
+    }
+
+    /// What probes found of a replica.
+    pub fn replica_healthy(&self, replica: &Replica, healthy: bool) {
+        let labels = [replica.server.as_str(), replica.id.as_str()];
+        self.replica_healthy
+            .with_label_values(&labels)
+            .set(i64::from(healthy));
+    }
+
+    /// Removes the series of a replica that is gone.
+    pub fn forget_replica(&self, replica: &Replica) {
+        let labels = [replica.server.as_str(), replica.id.as_str()];
+        // One that was never probed has none.
+        self.replica_healthy.remove_label_values(&labels).ok();
     }
 
     /// Removes the series of a server that is gone.

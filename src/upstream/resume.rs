@@ -105,8 +105,9 @@ impl Origin {
             | StatusCode::NOT_FOUND
             | StatusCode::BAD_REQUEST
             | StatusCode::NOT_ACCEPTABLE
-            | StatusCode::CONFLICT
             | StatusCode::NOT_IMPLEMENTED => UpstreamError::NotOffered("an event stream"),
+            // One stream per session, and the server has not seen the last one end.
+            StatusCode::CONFLICT => UpstreamError::Busy("the session's stream is still open"),
             ok if ok.is_success() => UpstreamError::NotOffered("an event stream"),
             _ => error,
         })
@@ -214,6 +215,7 @@ impl EventStream {
         let worth_it = match &error {
             UpstreamError::Closed { .. }
             | UpstreamError::ConnectFailed(_)
+            | UpstreamError::Busy(_)
             | UpstreamError::TimedOut { .. } => true,
             UpstreamError::Http { status, .. } => status.is_server_error(),
             _ => false,
@@ -224,7 +226,11 @@ impl EventStream {
             OnEnd::Reopen => true,
         };
         if !(worth_it && possible) {
-            return Err(error);
+            return Err(match (error, self.on_end) {
+                // The call may have run: not to be taken for one that was never sent.
+                (UpstreamError::Busy(_), OnEnd::Resume) => not_resumed(StatusCode::CONFLICT),
+                (error, _) => error,
+            });
         }
         if self.on_end == OnEnd::Resume && self.fruitless == 0 {
             self.pause = Some(self.retry);
@@ -242,12 +248,7 @@ impl EventStream {
             let deadline = Instant::now() + OPEN_TIMEOUT;
             let opened = origin.open(last_id.as_deref(), deadline).await;
             if let Err(UpstreamError::NotOffered(_)) = opened {
-                return Err(UpstreamError::Http {
-                    status: StatusCode::METHOD_NOT_ALLOWED,
-                    text: "the stream ended early and cannot be resumed".into(),
-                    www_authenticate: None,
-                    retry_after: None,
-                });
+                return Err(not_resumed(StatusCode::METHOD_NOT_ALLOWED));
             }
             opened
         }));
@@ -262,6 +263,15 @@ impl fmt::Debug for EventStream {
             .field("on_end", &self.on_end)
             .field("last_id", &self.last_id)
             .finish_non_exhaustive()
+    }
+}
+
+fn not_resumed(status: StatusCode) -> UpstreamError {
+    UpstreamError::Http {
+        status,
+        text: "the stream ended early and cannot be resumed".into(),
+        www_authenticate: None,
+        retry_after: None,
     }
 }
 

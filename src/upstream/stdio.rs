@@ -252,10 +252,13 @@ impl Process {
             if let Some(ask) = ask {
                 signal(self.pid, ask);
             }
+            let is_killed = ask == Some(Signal::SIGKILL);
             let patience = async {
                 tokio::select! {
                     () = sleep(PATIENCE) => {}
-                    () = self.shared.killing.cancelled() => {}
+                    // Whoever is short of time wants it killed, which it is in
+                    // the last round: then it is waited for, not left a zombie.
+                    () = self.shared.killing.cancelled(), if !is_killed => {}
                 }
             };
             tokio::select! {

@@ -3,21 +3,21 @@
 mod call;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::{mpsc, watch as uri_watch},
+    sync::{broadcast, mpsc},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::{debug, warn};
 
 use super::{
-    Change, ClientSession, Description, Exchange, Outgoing, SessionUse, Settings, Shared,
-    UpstreamError, dedicated,
+    Change, ClientSession, Description, Exchange, Outgoing, Resources, SessionUse, Settings,
+    Shared, UpstreamError, dedicated,
     exchange::{Logs, Parts, Source, one_line, outcome_of},
     open::Want,
     peer::{Peer, Speaks, Way, says_modern},
@@ -42,7 +42,7 @@ use crate::{
 /// All that a node holds toward replicas.
 #[derive(Debug)]
 pub struct Upstreams {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     peers: RwLock<HashMap<ReplicaId, Arc<Peer>>>,
 }
 
@@ -296,6 +296,11 @@ impl Upstreams {
         }
     }
 
+    /// Changes that a replica tells in the sessions this node has with it.
+    pub fn changes_of(&self, replica: &Arc<Replica>) -> broadcast::Receiver<Change> {
+        self.peer(replica).changes.subscribe()
+    }
+
     /// Reports changes of a replica until its stream ends.
     ///
     /// # Errors
@@ -303,12 +308,12 @@ impl Upstreams {
     pub async fn watch(
         self: &Arc<Self>,
         replica: &Arc<Replica>,
-        uris: uri_watch::Receiver<BTreeSet<String>>,
+        resources: Resources,
         changes: mpsc::Sender<Change>,
     ) -> Result<(), UpstreamError> {
         self.check_open()?;
         let peer = self.peer(replica);
-        watch::watch(self, &self.shared, &peer, replica, uris, changes).await
+        watch::watch(self, &self.shared, &peer, replica, resources, changes).await
     }
 
     /// Ends pooled sessions and child processes; with them all that still runs.
@@ -349,7 +354,7 @@ impl Upstreams {
         }
     }
 
-    fn check_open(&self) -> Result<(), UpstreamError> {
+    pub(super) fn check_open(&self) -> Result<(), UpstreamError> {
         if self.shared.closing.is_cancelled() {
             Err(UpstreamError::Stopping)
         } else {
@@ -362,17 +367,29 @@ impl Upstreams {
         peers.get(id).cloned()
     }
 
-    fn peer(&self, replica: &Arc<Replica>) -> Arc<Peer> {
-        if let Some(peer) = self.known_peer(&replica.id) {
+    pub(super) fn peer(&self, replica: &Arc<Replica>) -> Arc<Peer> {
+        if let Some(peer) = self.known_peer(&replica.id)
+            && peer.is_of(replica)
+        {
             return peer;
         }
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Peer::new(replica);
-        Arc::clone(peers.entry(replica.id.clone()).or_insert_with(new))
+        match peers.get(&replica.id) {
+            Some(peer) if peer.is_of(replica) => Arc::clone(peer),
+            former => {
+                // A replica of that address was there before, with other headers.
+                if let Some(former) = former {
+                    former.retire_all(&self.shared);
+                }
+                let peer = Peer::new(replica);
+                peers.insert(replica.id.clone(), Arc::clone(&peer));
+                peer
+            }
+        }
     }
 
     /// Ends idle sessions and forgets replicas that are no more.
-    fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let now = Instant::now();
         let mut removed = Vec::new();
         let kept: Vec<_> = {
@@ -391,9 +408,7 @@ impl Upstreams {
         }
         for peer in removed {
             debug!(replica = %peer.id, "replica forgotten");
-            for (_, session) in peer.slots.take_all() {
-                session.retire(&self.shared);
-            }
+            peer.retire_all(&self.shared);
         }
     }
 }

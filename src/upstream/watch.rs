@@ -6,13 +6,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc, watch},
+    sync::{broadcast::error::RecvError, mpsc},
     time::Instant,
 };
 use tracing::debug;
 
 use super::{
-    Change, Event, Exchange, Outgoing, SessionUse, Shared, UpstreamError, Upstreams,
+    Change, Event, Exchange, Outgoing, Resources, SessionUse, Shared, UpstreamError, Upstreams,
     changes::changes_in,
     incoming::ended,
     peer::{Peer, Speaks},
@@ -35,15 +35,13 @@ use crate::{
 /// what the replica told only the old one may still be under way.
 const HANDOVER: Duration = Duration::from_secs(1);
 
-type Uris = watch::Receiver<BTreeSet<String>>;
-
 /// Reports changes until the stream ends or nobody listens.
 pub(super) async fn watch(
     upstreams: &Arc<Upstreams>,
     shared: &Arc<Shared>,
     peer: &Arc<Peer>,
     replica: &Arc<Replica>,
-    uris: Uris,
+    resources: Resources,
     to: mpsc::Sender<Change>,
 ) -> Result<(), UpstreamError> {
     let deadline = Instant::now() + shared.settings.probe_timeout;
@@ -53,14 +51,14 @@ pub(super) async fn watch(
             Speaks::Demo => Err(UpstreamError::NotOffered("changes")),
             Speaks::ModernHttp(_) | Speaks::ModernStdio(_) => {
                 let capabilities = &description.capabilities;
-                listen(upstreams, shared, replica, capabilities, uris, &to).await
+                listen(upstreams, shared, replica, capabilities, resources, &to).await
             }
             Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
                 // Servers tell the session in which something changed: the one
                 // that calls use is watched, not one of its own.
                 let nobody = ClientCapabilities::none().fingerprint();
                 let watch = open(peer, shared, &SlotKey::Capabilities(nobody)).await?;
-                follow(peer, shared, watch, uris, &to).await
+                follow(peer, shared, watch, resources, &to).await
             }
         }
     };
@@ -76,21 +74,22 @@ async fn listen(
     shared: &Arc<Shared>,
     replica: &Arc<Replica>,
     capabilities: &ServerCapabilities,
-    mut uris: Uris,
+    mut resources: Resources,
     to: &mpsc::Sender<Change>,
 ) -> Result<(), UpstreamError> {
     let mut announced = false;
     // Held until the next stream is acknowledged, so that nothing is missed between.
     let mut current: Option<Exchange> = None;
     loop {
-        let wanted = uris.borrow_and_update().clone();
+        let wanted = resources.wanted.borrow_and_update().clone();
+        resources.only(&wanted);
         let Some(filter) = filter(capabilities, &wanted) else {
             // Nothing to listen to before somebody subscribes to a resource.
             if !capabilities.has_subscribe() {
                 return Err(UpstreamError::NotOffered("changes"));
             }
             current = None;
-            uris.changed().await.map_err(|_| ended())?;
+            resources.wanted.changed().await.map_err(|_| ended())?;
             continue;
         };
         let mut stream = open_listen(upstreams, shared, replica, &filter).await?;
@@ -104,6 +103,7 @@ async fn listen(
                 return Ok(());
             }
         }
+        resources.confirm(wanted);
         loop {
             tokio::select! {
                 message = last_words(&mut replaced) => {
@@ -121,7 +121,7 @@ async fn listen(
                     // The graceful end, or a refusal after the fact.
                     Event::Done(_) => return Ok(()),
                 },
-                changed = uris.changed() => {
+                changed = resources.wanted.changed() => {
                     changed.map_err(|_| ended())?;
                     break;
                 }
@@ -234,7 +234,7 @@ async fn follow(
     peer: &Arc<Peer>,
     shared: &Arc<Shared>,
     lease: Lease,
-    mut uris: Uris,
+    mut resources: Resources,
     to: &mpsc::Sender<Change>,
 ) -> Result<(), UpstreamError> {
     let session = Arc::clone(&lease.session);
@@ -246,7 +246,7 @@ async fn follow(
     let can_subscribe = session.terms.description.capabilities.has_subscribe();
     let mut subscribed = BTreeSet::new();
     if can_subscribe {
-        subscribe(peer, shared, &session, &mut subscribed, &mut uris).await?;
+        subscribe(peer, shared, &session, &mut subscribed, &mut resources).await?;
     }
     if to.send(Change::Watching).await.is_err() {
         return Ok(());
@@ -264,9 +264,9 @@ async fn follow(
                     return Ok(());
                 }
             }
-            changed = uris.changed(), if can_subscribe => {
+            changed = resources.wanted.changed(), if can_subscribe => {
                 changed.map_err(|_| ended())?;
-                subscribe(peer, shared, &session, &mut subscribed, &mut uris).await?;
+                subscribe(peer, shared, &session, &mut subscribed, &mut resources).await?;
             }
             message = until_end.next() => {
                 message?;
@@ -281,9 +281,10 @@ async fn subscribe(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
     subscribed: &mut BTreeSet<String>,
-    uris: &mut Uris,
+    resources: &mut Resources,
 ) -> Result<(), UpstreamError> {
-    let wanted = uris.borrow_and_update().clone();
+    let wanted = resources.wanted.borrow_and_update().clone();
+    resources.only(&wanted);
     let new = wanted
         .difference(subscribed)
         .map(|uri| (method::RESOURCES_SUBSCRIBE, uri));
@@ -301,6 +302,7 @@ async fn subscribe(
             debug!(replica = %peer.id, method, error = error.get(), "refused");
         }
     }
+    resources.confirm(wanted.clone());
     *subscribed = wanted;
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{
     client::{call, modern},
     fake_server::{FakeServer, SESSIONS, Speaks},
-    node::{NodeProcess, Setup},
+    node::{NodeProcess, Setup, node_with},
     wire,
 };
 
@@ -145,4 +145,16 @@ async fn a_barrage_of_nonsense_panics_nowhere() {
     let log = node.stderr().await;
     assert!(!log.contains("panicked"), "{log}");
     assert_eq!(node.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_node_that_loses_a_task_ends_with_an_error_that_names_it() {
+    let (node, _server) = node_with(Speaks::Modern).await;
+    let address = node.address;
+    node.gateway
+        .tasks
+        .spawn("doomed", async { panic!("as the test wants") });
+    let error = node.failed().await;
+    assert!(error.to_string().contains("`doomed` panicked"), "{error}");
+    assert!(wire::try_send(address, ready()).await.is_err());
 }

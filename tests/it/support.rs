@@ -6,8 +6,11 @@ pub(crate) mod fake_server;
 pub(crate) mod legacy_client;
 pub(crate) mod logs;
 pub(crate) mod node;
+pub(crate) mod proxy;
 pub(crate) mod raw_server;
 pub(crate) mod redis;
+pub(crate) mod redis_groups;
+pub(crate) mod store_traffic;
 pub(crate) mod wire;
 
 use std::{future::Future, time::Duration};

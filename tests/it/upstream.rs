@@ -1,6 +1,6 @@
 //! Reaching replicas of every era, real ones (rmcp) and misbehaving ones.
 
-mod eras;
+pub(crate) mod eras;
 mod exchange;
 mod legacy_sessions;
 mod misbehaviour;
@@ -8,7 +8,7 @@ mod real_servers;
 mod stdio;
 mod watch;
 
-use std::{borrow::Borrow, sync::Arc, time::Duration};
+use std::{borrow::Borrow, collections::BTreeSet, sync::Arc, time::Duration};
 
 use mcp_fleet::{
     ids::ServerId,
@@ -18,11 +18,12 @@ use mcp_fleet::{
     store::{Store, memory::MemoryStore},
     telemetry::metrics::Metrics,
     upstream::{
-        ClientSession, Event, Exchange, Outgoing, SessionUse, Settings, UpstreamError, Upstreams,
+        ClientSession, Confirmed, Event, Exchange, Outgoing, Resources, SessionUse, Settings,
+        UpstreamError, Upstreams,
     },
 };
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{sync::watch as watch_channel, time::Instant};
 
 /// A node's side toward one replica.
 pub(crate) struct Side {
@@ -45,6 +46,14 @@ pub(crate) fn settings() -> Settings {
         max_message_bytes: 1024 * 1024,
         client_info: raw(&json!({"name": "test-node", "version": "0"})),
         keep_dedicated: false,
+    }
+}
+
+/// What a watch is about, where nobody asks what was confirmed.
+pub(crate) fn wanted(wanted: watch_channel::Receiver<BTreeSet<String>>) -> Resources {
+    Resources {
+        wanted,
+        confirmed: watch_channel::Sender::new(Confirmed::Nothing),
     }
 }
 

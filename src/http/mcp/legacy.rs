@@ -572,7 +572,7 @@ async fn subscribe(
     added.map_err(|error| RpcError::invalid_params(error.to_string()))?;
     // Whoever holds the session's standalone stream keeps its resources
     // watched; this bridges the time until that node has heard of it.
-    gateway.changes.subscribe_briefly(&server, &uri);
+    gateway.changes.subscribe_briefly(&server, &uri).await;
     Ok(empty_result())
 }
 

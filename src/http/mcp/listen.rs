@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Incoming, about, no_place, refusal, route, stream};
 use crate::{
-    changes::Subscription,
+    changes::{self, Subscription},
     fleet::{Change, Heard, Listener, News},
     http::{
         error::{self, RpcFailure},
@@ -88,7 +88,7 @@ pub(super) async fn answer(
         news,
         stopping: gateway.tasks.stopping().clone(),
         state: State::Beginning,
-        _watched: watched,
+        watched,
     };
     record.end(Outcome::Ok);
     let frames = streams::unfold(listening, |mut listening| async {
@@ -200,7 +200,8 @@ struct Listening {
     news: Listener,
     stopping: CancellationToken,
     state: State,
-    _watched: Vec<Subscription>,
+    /// Keeps the resources watched.
+    watched: Vec<Subscription>,
 }
 
 impl Listening {
@@ -210,6 +211,11 @@ impl Listening {
         loop {
             match &mut self.state {
                 State::Beginning => {
+                    // A change right after the acknowledgement must not be missed.
+                    tokio::select! {
+                        () = self.stopping.cancelled() => {}
+                        () = changes::confirmed(&self.watched) => {}
+                    }
                     self.state = State::Listening;
                     let mut params = RawObject::new();
                     params.set("notifications", self.filter.to_raw());

@@ -10,7 +10,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream as streams};
 use http::{HeaderValue, Response, StatusCode, header};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     Incoming, accepts, legacy, refuse, route,
@@ -51,9 +54,9 @@ pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
             let missed = missed
                 .into_iter()
                 .map(|event| sse::event(Some(&event.id), None, &event.message));
-            Box::pin(streams::iter(missed).chain(framed(incoming, session)))
+            Box::pin(streams::iter(missed).chain(framed(incoming, session).await))
         }
-        Ok(None) => framed(incoming, session),
+        Ok(None) => framed(incoming, session).await,
         Err(refusal) => return refusal,
     };
     stream::event_stream(frames, gateway.config.node.keep_alive, held)
@@ -88,10 +91,14 @@ fn replayed(replay: Replay) -> Frames {
     Box::pin(events)
 }
 
-fn framed(incoming: Incoming, session: Arc<Session>) -> Frames {
-    let events =
-        live(incoming, session).map(|event| sse::event(event.id.as_deref(), None, &event.message));
-    Box::pin(events)
+async fn framed(incoming: Incoming, session: Arc<Session>) -> Frames {
+    let (events, opened) = live(incoming, session);
+    // A client that sees its stream open counts on hearing what comes next, so
+    // the server's stream is opened first; a slow server delays it a little.
+    tokio::time::timeout(changes::CONFIRMATION, opened)
+        .await
+        .ok();
+    Box::pin(events.map(|event| sse::event(event.id.as_deref(), None, &event.message)))
 }
 
 /// One event of the stream.
@@ -100,25 +107,35 @@ pub(crate) struct Event {
     pub(crate) message: Bytes,
 }
 
-/// Messages as they come.
-pub(crate) fn live(incoming: Incoming, session: Arc<Session>) -> impl Stream<Item = Event> + Send {
+/// Messages as they come, and what ends when those of the server can.
+pub(crate) fn live(
+    incoming: Incoming,
+    session: Arc<Session>,
+) -> (impl Stream<Item = Event> + Send, oneshot::Receiver<()>) {
     let (sender, received) = mpsc::channel(BACKLOG);
+    let (opening, opened) = oneshot::channel();
     let tasks = incoming.gateway.tasks.clone();
     let closed = sender.clone();
     tasks.clone().spawn_brief(async move {
         tokio::select! {
             () = tasks.stopping().cancelled() => {}
             () = closed.closed() => {}
-            () = run(incoming, session, sender) => {}
+            () = run(incoming, session, sender, opening) => {}
         }
     });
-    streams::unfold(received, |mut received| async {
+    let events = streams::unfold(received, |mut received| async {
         let event = received.recv().await?;
         Some((event, received))
-    })
+    });
+    (events, opened)
 }
 
-async fn run(incoming: Incoming, session: Arc<Session>, events: mpsc::Sender<Event>) {
+async fn run(
+    incoming: Incoming,
+    session: Arc<Session>,
+    events: mpsc::Sender<Event>,
+    opening: oneshot::Sender<()>,
+) {
     let gateway = Arc::clone(&incoming.gateway);
     let mut news = gateway.fleet.listen();
     let mut standalone = Standalone::open(&gateway.relay, &session);
@@ -139,9 +156,12 @@ async fn run(incoming: Incoming, session: Arc<Session>, events: mpsc::Sender<Eve
             .ok();
     }
     gateway.watch(&incoming.target);
-    if let Target::One(server) = &incoming.target {
-        let upstream = legacy::upstream_session(&incoming, &session);
-        standalone.attach(server, upstream).await;
+    match &incoming.target {
+        Target::One(server) => {
+            let session = legacy::upstream_session(&incoming, &session);
+            standalone.attach(server, session, opening).await;
+        }
+        Target::All => drop(opening),
     }
     let mut watched = Watched::default();
     watched.follow(&incoming, &session).await;

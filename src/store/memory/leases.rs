@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::MemoryStore;
 use crate::store::{
     Channel, Event, Fence, RecordKey, StoreError,
-    leases::{Duty, LeaseOutcome, Leases},
+    leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
 };
 
 #[async_trait]
@@ -19,6 +19,7 @@ impl Leases for MemoryStore {
         duty: &Duty,
         holder: &str,
         ttl: Duration,
+        ask: Ask,
     ) -> Result<LeaseOutcome, StoreError> {
         let now = Instant::now();
         let clock = self.clock(now);
@@ -26,6 +27,13 @@ impl Leases for MemoryStore {
         if state.leases.get(duty, now).map(AsRef::as_ref) != Some(holder)
             && let Some(until) = state.leases.expires(duty, now)
         {
+            if ask == Ask::MyTurn {
+                let (wanted, bytes) = (holder.into(), holder.len());
+                let expires = Some(now + ttl);
+                state
+                    .leases_wanted
+                    .insert(duty.clone(), wanted, bytes, expires, now)?;
+            }
             return Ok(LeaseOutcome::Held(until.duration_since(now)));
         }
         let inherited = state.lease_fences.get(duty, now).is_some();
@@ -41,6 +49,9 @@ impl Leases for MemoryStore {
         state
             .lease_fences
             .insert(duty.clone(), fence, 0, outlives, now)?;
+        if state.leases_wanted.get(duty, now).map(AsRef::as_ref) == Some(holder) {
+            state.leases_wanted.remove(duty, now);
+        }
         Ok(LeaseOutcome::Acquired { fence, inherited })
     }
 
@@ -49,14 +60,19 @@ impl Leases for MemoryStore {
         duties: &[Duty],
         holder: &str,
         ttl: Duration,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<Renewal>, StoreError> {
         let now = Instant::now();
         let mut state = self.lock_state();
         let mut renew = |duty: &Duty| {
-            let holds = state.leases.get(duty, now).map(AsRef::as_ref) == Some(holder);
-            holds
-                && state.leases.touch(duty, now + ttl, now)
-                && state.lease_fences.touch(duty, now + ttl * 10, now)
+            if state.leases.get(duty, now).map(AsRef::as_ref) != Some(holder) {
+                return Renewal::Lost;
+            }
+            state.leases.touch(duty, now + ttl, now);
+            state.lease_fences.touch(duty, now + ttl * 10, now);
+            match state.leases_wanted.get(duty, now) {
+                Some(other) if **other != *holder => Renewal::Wanted,
+                _ => Renewal::Kept,
+            }
         };
         Ok(duties.iter().map(&mut renew).collect())
     }

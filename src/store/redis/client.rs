@@ -1,4 +1,5 @@
-//! The connections to Redis: how long a command may take, and the watchdog that notices a Redis that accepts and never answers.
+//! The connections to Redis: how long a command may take, and the watchdog that
+//! notices a Redis that accepts and never answers.
 //!
 //! fred pipelines the commands of all tasks over one connection, so there is
 //! one for commands and one for subscriptions. fred itself never notices a hung
@@ -11,20 +12,29 @@ use fred::{
     clients::{Client, WithOptions},
     error::{Error, ErrorKind},
     interfaces::{ClientLike, EventInterface, LuaInterface},
-    types::{Value, config::Options, scripts::Script},
+    types::{
+        Value,
+        config::{Options, Server},
+        scripts::Script,
+    },
 };
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    sync::{broadcast, broadcast::error::RecvError},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{RedisSettings, RedisSettingsError, circuit::Circuit, config::builder};
+use super::{
+    RedisSettings, RedisSettingsError, advice::Advice, check, circuit::Circuit, config::builder,
+};
 use crate::{
     lifecycle::Tasks,
     store::{Event, StoreError},
 };
 
 /// How errors begin that mean "not now" (start, failover) or "not connected".
-const NOT_NOW: [&str; 8] = [
+const NOT_NOW: [&str; 10] = [
     "LOADING",
     "READONLY",
     "MASTERDOWN",
@@ -33,6 +43,9 @@ const NOT_NOW: [&str; 8] = [
     "NOREPLICAS",
     "Client is not initialized",
     "Failed to send command",
+    "Failed to route command",
+    // Redirected by a cluster that is changing: the next one knows the way.
+    "Too many failed write attempts",
 ];
 
 /// An open connection without an answer for this long is torn down.
@@ -40,6 +53,9 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Pause between checks while the circuit is open.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What keeps fred from connecting.
+type Errors = broadcast::Receiver<(Error, Option<Server>)>;
 
 /// Both connections, and the circuit in front of them.
 #[derive(Debug)]
@@ -49,6 +65,7 @@ pub(super) struct Connections {
     /// For subscriptions.
     pub(super) subscriber: Client,
     circuit: Circuit,
+    pub(super) advice: Advice,
     command_timeout: Duration,
     connect_timeout: Duration,
     watchdog_interval: Duration,
@@ -73,6 +90,7 @@ impl Connections {
             commands: build()?.with_options(&options),
             subscriber: build()?,
             circuit: Circuit::new(),
+            advice: Advice::default(),
             command_timeout: settings.command_timeout,
             connect_timeout: settings.connect_timeout,
             watchdog_interval: settings.watchdog_interval,
@@ -92,20 +110,32 @@ impl Connections {
         }
         let first_attempt = async {
             tokio::select! {
-                connected = client.wait_for_connect() => connected.is_ok(),
-                _ = errors.recv() => false,
+                connected = client.wait_for_connect() => connected?,
+                error = errors.recv() => {
+                    return Err(error.map_or_else(|_| Error::new_canceled(), |(error, _)| error));
+                }
             }
+            Ok(self.is_new_enough().await)
         };
-        if timeout(self.connect_timeout, first_attempt).await == Ok(true) {
-            self.circuit.close();
-        } else {
-            warn!("redis is not reachable yet, trying on");
+        match timeout(self.connect_timeout, first_attempt).await {
+            Ok(Ok(true)) => drop(self.circuit.close()),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                warn!(%error, "redis is not reachable yet, trying on");
+                self.advice.on(&error);
+            }
+            Err(_) => warn!("redis does not answer yet, trying on"),
         }
-        let connections = Arc::clone(self);
+        let (watchdog, advisor) = (Arc::clone(self), Arc::clone(self));
         let stop = tasks.ending().clone();
         tasks.spawn("redis watchdog", async move {
-            connections.watch(stop, events).await
+            watchdog.watch(stop, events).await
         });
+        let stop = tasks.ending().clone();
+        tasks.spawn(
+            "redis advice",
+            async move { advisor.advise(errors, stop).await },
+        );
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -127,7 +157,7 @@ impl Connections {
         // fred has the same time-out; this one also holds if fred forgets it.
         let limit = self.command_timeout + self.command_timeout / 4;
         let answer = match timeout(limit, command(&self.commands)).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.inspect_err(|error| self.advice.on(error)),
             Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer in time")),
         };
         match answer {
@@ -187,7 +217,8 @@ impl Connections {
             let client: &Client = &self.commands;
             let (commands, _) = tokio::join!(self.check(client), self.check(&self.subscriber));
             if commands {
-                if self.circuit.close() {
+                // The one that answers may be another than before.
+                if self.circuit.is_open() && self.is_new_enough().await && self.circuit.close() {
                     info!("redis answers, circuit closed");
                     // Nobody listening is not an error.
                     events.send(Event::Gap).ok();
@@ -198,26 +229,43 @@ impl Connections {
         }
     }
 
-    /// Whether `client` answers a PING; if it does not although it is
-    /// connected, it is made to connect anew.
+    /// Whether Redis has what the scripts need; when it has not, that is said.
+    async fn is_new_enough(&self) -> bool {
+        match check::too_old(&self.commands, self.command_timeout).await {
+            None => true,
+            Some(version) => {
+                let cause = format!("its version is {version}");
+                let cure = "upgrade to Redis 7 or later, or to Valkey";
+                self.advice.say(&cause, cure);
+                false
+            }
+        }
+    }
+
+    /// Says what can be done about what keeps fred from connecting.
+    async fn advise(&self, mut errors: Errors, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                error = errors.recv() => match error {
+                    Ok((error, _)) => self.advice.on(&error),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    /// Whether all masters `client` knows answer a PING; if one does not
+    /// although the client is connected, it is made to connect anew.
     async fn check(&self, client: &Client) -> bool {
-        let options = Options {
-            max_attempts: Some(1),
-            timeout: Some(self.command_timeout),
-            fail_fast: true,
-            ..Options::default()
-        };
-        let ping = |limit| {
-            let client = client.with_options(&options);
-            async move { matches!(timeout(limit, client.ping::<Value>(None)).await, Ok(Ok(_))) }
-        };
-        if ping(self.command_timeout).await {
+        if check::answers(client, self.command_timeout).await {
             return true;
         }
         if client.is_connected() {
             // A late answer can be a hiccup of this machine, and connecting anew
             // costs a check of everything that was learned from messages.
-            if ping(SILENCE.max(self.command_timeout)).await {
+            if check::answers(client, SILENCE.max(self.command_timeout)).await {
                 return true;
             }
             // Resolves only when connected again, so it is not waited for.
@@ -239,7 +287,7 @@ async fn keep_connected(client: Client, stop: CancellationToken) {
             () = stop.cancelled() => break,
             ended = &mut connection => {
                 if let Ok(Err(error)) = ended {
-                    warn!(error = %error, "redis connection given up, trying again");
+                    debug!(error = %error, "redis connection given up, trying again");
                 }
                 tokio::select! {
                     () = stop.cancelled() => break,

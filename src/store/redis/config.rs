@@ -5,7 +5,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 use fred::types::{
     Builder, RespVersion,
     config::{
-        Config, ReconnectError, ReconnectPolicy, TcpConfig, TlsConnector, UnresponsiveConfig,
+        ClusterDiscoveryPolicy, Config, ReconnectError, ReconnectPolicy, ServerConfig, TcpConfig,
+        TlsConnector, UnresponsiveConfig,
     },
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -70,6 +71,18 @@ fn config(url: &str, ca_file: Option<&Path>) -> Result<Config, RedisSettingsErro
         Config::from_url(&format!("{plain}{rest}")).map_err(|error| refuse(error.details()))?;
     config.version = RespVersion::RESP3;
     config.fail_fast = false;
+    if let ServerConfig::Clustered { policy, .. } = &mut config.server {
+        // Masters found since the start are asked too: those of the URL may be gone.
+        *policy = ClusterDiscoveryPolicy::UseCache;
+    }
+    if plain == "redis-sentinel" {
+        // fred shows the sentinels what it shows Redis. A name with it makes
+        // that fit sentinels without a password, which take any for `default`
+        // (but refuse one without a name); and asking for something shows which
+        // sentinel hangs before fred relies on it, for that has no second try.
+        config.username.get_or_insert_with(|| "default".to_owned());
+        config.password.get_or_insert_with(|| "none".to_owned());
+    }
     if tls {
         config.tls = Some(tls_connector(ca_file)?.into());
     }

@@ -9,7 +9,7 @@ use super::super::{
     Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rosters::RosterKey,
 };
 
-/// A key. All but [`RecordKey::Secret`] have a time to live.
+/// A key. All but [`RecordKey::Secret`] and [`Key::Registry`] have a time to live.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Key<'a> {
     /// Hash `generation`, `fetched`, `payload`: a cache entry. Lives until it may
@@ -40,9 +40,17 @@ pub(super) enum Key<'a> {
     /// it does no harm, fences go on from the clock. Written by
     /// `lease_acquire.lua`.
     LeaseFence(&'a Duty),
+    /// String, a node: whose turn a lease is. Lives as long as the lease.
+    /// Written by `lease_acquire.lua`.
+    LeaseWanted(&'a Duty),
     /// Hash, one field per node: see [`RosterKey`]. Lives as long as its
     /// youngest line may. Written by `roster.lua`.
     Roster(&'a RosterKey),
+    /// Hash, one field per registered server and `:edition`. Lives for ever:
+    /// what was registered is served until it is taken out. Bound:
+    /// `limits.registered_servers`. Written by `registry_change.lua`,
+    /// `registry_restore.lua`.
+    Registry,
 }
 
 /// A pub/sub channel.
@@ -96,9 +104,11 @@ impl Keys {
             Key::Stream(stream) => self.stream(stream),
             Key::Lease(duty) => format!("{prefix}:lease:{}", duty_tag(duty)),
             Key::LeaseFence(duty) => format!("{prefix}:lease:{}:fence", duty_tag(duty)),
+            Key::LeaseWanted(duty) => format!("{prefix}:lease:{}:wanted", duty_tag(duty)),
             Key::Roster(RosterKey::Members) => format!("{prefix}:members"),
             Key::Roster(RosterKey::Load) => format!("{prefix}:load"),
             Key::Roster(RosterKey::Interest(server)) => format!("{prefix}:interest:{{{server}}}"),
+            Key::Registry => format!("{prefix}:servers"),
         }
     }
 
@@ -146,6 +156,11 @@ fn subject_tag(subject: &SubjectKey) -> String {
 fn duty_tag(duty: &Duty) -> String {
     format!("{{{}:{}}}", duty.kind.as_str(), duty.subject)
 }
+
+#[cfg(test)]
+mod document;
+#[cfg(test)]
+mod documented;
 
 #[cfg(test)]
 mod tests {
@@ -200,14 +215,17 @@ mod tests {
             keys.key(Key::Stream(&mailbox)),
             keys.key(Key::Lease(&probe)),
             keys.key(Key::LeaseFence(&probe)),
+            keys.key(Key::LeaseWanted(&probe)),
             keys.key(Key::Roster(&RosterKey::Members)),
             keys.key(Key::Roster(&RosterKey::Load)),
             keys.key(Key::Roster(&RosterKey::Interest(server))),
             keys.key(Key::Record(&health)),
+            keys.key(Key::Registry),
             keys.topic(Topic::Cache),
             keys.topic(Topic::Of(Channel::Fleet)),
             keys.topic(Topic::Of(Channel::Health)),
             keys.topic(Topic::Wake(&events)),
+            keys.topic(Topic::Wake(&mailbox)),
         ];
         let expected = [
             "mcp-fleet:cache:{demo:resources/read}:entry:SLOT",
@@ -224,14 +242,17 @@ mod tests {
             "mcp-fleet:call:{ca11}:mailbox",
             "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}",
             "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}:fence",
+            "mcp-fleet:lease:{probe:demo/0a1b2c3d4e5f}:wanted",
             "mcp-fleet:members",
             "mcp-fleet:load",
             "mcp-fleet:interest:{demo}",
             "mcp-fleet:health:{demo/REPLICA}",
+            "mcp-fleet:servers",
             "mcp-fleet:on:cache",
             "mcp-fleet:on:fleet",
             "mcp-fleet:on:health",
             "mcp-fleet:on:mcp-fleet:session:{5e55}:events:get",
+            "mcp-fleet:on:mcp-fleet:call:{ca11}:mailbox",
         ];
         let digests = |text: &str| {
             text.replace("SLOT", &ShortDigest::of(&[b"slot"]).to_string())
@@ -242,6 +263,7 @@ mod tests {
                 )
         };
         assert_eq!(formatted.map(String::from), expected.map(digests));
+        documented::as_listed(&expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{
     Channel, Fence, RecordKey, StoreError,
-    leases::{Duty, LeaseOutcome, Leases},
+    leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
 };
 
 /// The last fence of a duty outlives its lease by this factor: long enough for
@@ -27,8 +27,14 @@ impl Leases for RedisStore {
         duty: &Duty,
         holder: &str,
         ttl: Duration,
+        ask: Ask,
     ) -> Result<LeaseOutcome, StoreError> {
-        let args = args![holder, millis(ttl).max(1), millis(ttl * FENCE_LIVES).max(1)];
+        let args = args![
+            holder,
+            millis(ttl).max(1),
+            millis(ttl * FENCE_LIVES).max(1),
+            i64::from(ask == Ask::MyTurn),
+        ];
         let reply = self
             .connections
             .script(&scripts::LEASE_ACQUIRE, self.lease_keys(duty), args)
@@ -48,19 +54,23 @@ impl Leases for RedisStore {
         duties: &[Duty],
         holder: &str,
         ttl: Duration,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<Renewal>, StoreError> {
         // fred writes what is asked at once in one pipeline.
         let renewals = duties.iter().map(async |duty| {
             let args = args![holder, millis(ttl).max(1), millis(ttl * FENCE_LIVES).max(1)];
             let keys = self.lease_keys(duty);
             let reply = self.connections.script(&scripts::LEASE_RENEW, keys, args);
-            Ok(unsigned(&reply.await?)? == 1)
+            Ok(match unsigned(&reply.await?)? {
+                0 => Renewal::Lost,
+                1 => Renewal::Kept,
+                _ => Renewal::Wanted,
+            })
         });
         join_all(renewals).await.into_iter().collect()
     }
 
     async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError> {
-        let keys = vec![self.keys.key(Key::Lease(duty))];
+        let keys = self.lease_keys(duty);
         let reply = self
             .connections
             .script(&scripts::LEASE_RELEASE, keys, args![holder])
@@ -124,6 +134,7 @@ impl RedisStore {
         vec![
             self.keys.key(Key::Lease(duty)),
             self.keys.key(Key::LeaseFence(duty)),
+            self.keys.key(Key::LeaseWanted(duty)),
         ]
     }
 }

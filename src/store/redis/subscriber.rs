@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
+    check,
     client::Connections,
     keys::{Keys, Topic},
 };
@@ -158,10 +159,23 @@ impl Subscriber {
         self.subscribed.retain(|topic| live.contains(topic));
     }
 
+    /// True when Redis has done it: nothing published from now on is missed.
     async fn subscribe(&self, topics: Vec<String>) -> bool {
         let limit = self.connections.command_timeout();
         let client = &self.connections.subscriber;
-        matches!(timeout(limit, client.subscribe(topics)).await, Ok(Ok(())))
+        let subscribed = async {
+            client.subscribe(topics).await?;
+            check::caught_up(client, limit).await
+        };
+        match timeout(limit, subscribed).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                // A user of Redis 7 may use no channels unless told so.
+                self.connections.advice.on(&error);
+                false
+            }
+            Err(_) => false,
+        }
     }
 }
 

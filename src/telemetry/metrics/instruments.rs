@@ -91,6 +91,12 @@ pub(crate) const IN_USE: Instrument = Instrument {
     about: "Things this node holds at the moment, by kind",
     labels: &[names::KIND],
 };
+pub(crate) const REPLICA_HEALTHY: Instrument = Instrument {
+    name: "mcp_fleet.replica.healthy",
+    unit: "1",
+    about: "1 while probes find a replica fit for traffic, 0 while they do not",
+    labels: &[names::SERVER, names::REPLICA],
+};
 pub(crate) const LOG_LINES_DROPPED: Instrument = Instrument {
     name: "mcp_fleet.log.dropped",
     unit: "{line}",
@@ -105,7 +111,7 @@ pub(crate) const BUILD: Instrument = Instrument {
 };
 
 /// All of them; the exporter finds a family's OpenTelemetry name here.
-pub(crate) const ALL: [Instrument; 12] = [
+pub(crate) const ALL: [Instrument; 13] = [
     SERVER_OPERATION,
     CLIENT_OPERATION,
     CACHE,
@@ -116,6 +122,7 @@ pub(crate) const ALL: [Instrument; 12] = [
     STORE_FAILURES,
     STORE_REACHABLE,
     IN_USE,
+    REPLICA_HEALTHY,
     LOG_LINES_DROPPED,
     BUILD,
 ];

@@ -18,9 +18,6 @@ from typing import Any
 OWN_META = ("io.modelcontextprotocol/serverInfo",)
 MODERN_FIELDS = ("resultType", "cacheScope")
 DIFF_LINES = 40
-# The fixture tells of this change only in the session that caused it. A modern client has no session, and the
-# one its calls share at a legacy server is not the one the gateway watches.
-OF_ONE_SESSION = ("test_trigger_resource_update",)
 
 
 def differences(
@@ -28,13 +25,10 @@ def differences(
     through: dict[str, Any],
     plan: list[dict[str, Any]],
     translated: bool = False,
-    known_defect: bool = False,
 ) -> dict[str, str]:
     """Step → how it differs. Steps the client could not do directly are left out.
 
     `translated`: the gateway's server speaks another era than the client.
-    `known_defect`: clients in a legacy session with a server of both eras do not hear of a resource they
-    subscribed to. To be mended, not a property of the protocol.
     """
     changed_version = version(direct) != version(through)
     across_eras = changed_version or translated
@@ -45,7 +39,7 @@ def differences(
         _compare(found, "connection", _connection(direct), _connection(through))
     taken = through["steps"] + [None] * (len(direct["steps"]) - len(through["steps"]))
     for number, (step, before, after) in enumerate(zip(plan, direct["steps"], taken, strict=True), 1):
-        if "skipped" in before or ((translated or known_defect) and step.get("tool") in OF_ONE_SESSION):
+        if "skipped" in before:
             continue
         name = f"step {number}, {' '.join(str(value) for value in step.values())}"
         if after is None:

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mcp_fleet::store::RecordKey;
 use serde_json::{Value, json};
 
 use super::{BOTH, SESSION_VERSIONS};
@@ -9,8 +10,9 @@ use crate::support::{
     client::{bare, post},
     eventually,
     fake_server::{FakeServer, Speaks},
-    legacy_client::legacy,
+    legacy_client::{Session, legacy},
     node::{Setup, TestCluster, node_with},
+    redis::RedisServer,
 };
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -108,6 +110,47 @@ async fn g78_nodes_without_a_secret_find_one_they_share() {
     let here = legacy("2025-11-25").open(cluster.a()).await;
     let there = here.through(cluster.b());
     there.call("echo", json!({})).await.result();
+}
+
+#[tokio::test]
+async fn g78_nodes_that_start_before_their_redis_share_a_secret_when_it_comes() {
+    let server = FakeServer::start(Speaks::Modern).await;
+    let mut redis = RedisServer::stopped(&[]);
+    let setup = Setup::up(&server)
+        .redis(&redis)
+        .set("redis.connect_timeout", "\"200ms\"");
+    let (a, b) = (setup.start().await, setup.start().await);
+    let client = legacy("2025-11-25");
+    let before = [client.open(&a).await, client.open(&b).await];
+    assert!(!ping(&before[0].through(&b)).await, "opened by a stranger");
+
+    redis.run();
+    eventually("a session is known to the other node", async || {
+        let (at_a, at_b) = (client.open(&a).await, client.open(&b).await);
+        ping(&at_a.through(&b)).await && ping(&at_b.through(&a)).await
+    })
+    .await;
+    for session in &before {
+        assert!(ping(session).await, "a session that was there before");
+    }
+
+    // The store loses what it kept: who starts later has the same secret still.
+    redis.kill();
+    redis.run();
+    eventually("the secret is put back", async || {
+        let kept = a.gateway.store.get(&RecordKey::Secret).await;
+        kept.is_ok_and(|kept| kept.is_some())
+    })
+    .await;
+    let c = setup.start().await;
+    let lately = client.open(&a).await.through(&c);
+    eventually("a new node knows the session", async || ping(&lately).await).await;
+}
+
+/// Whether the node knows the session.
+async fn ping(session: &Session) -> bool {
+    let reply = session.open(json!(99), "ping", json!({})).await;
+    reply.status == 200
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
-    leases::{Duty, LeaseOutcome, Leases},
+    leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
+    registry::{Change, Changed, Edition, Registry, Table},
     rosters::{RosterChange, RosterKey, RosterLine, Rosters},
 };
 use tokio::sync::{Notify, broadcast};
@@ -161,15 +162,16 @@ impl Leases for DeafStore {
         duty: &Duty,
         holder: &str,
         ttl: Duration,
+        ask: Ask,
     ) -> Result<LeaseOutcome, StoreError> {
-        self.inner.acquire_lease(duty, holder, ttl).await
+        self.inner.acquire_lease(duty, holder, ttl, ask).await
     }
     async fn renew_leases(
         &self,
         duties: &[Duty],
         holder: &str,
         ttl: Duration,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<Renewal>, StoreError> {
         self.inner.renew_leases(duties, holder, ttl).await
     }
     async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError> {
@@ -206,5 +208,25 @@ impl Rosters for DeafStore {
         ttl: Duration,
     ) -> Result<Vec<RosterLine>, StoreError> {
         self.inner.roster(key, writer, change, ttl).await
+    }
+}
+
+#[async_trait]
+impl Registry for DeafStore {
+    async fn registry_edition(&self) -> Result<Edition, StoreError> {
+        self.inner.registry_edition().await
+    }
+    async fn registry(&self) -> Result<Table, StoreError> {
+        self.inner.registry().await
+    }
+    async fn change_registry(
+        &self,
+        change: &Change,
+        known: Edition,
+    ) -> Result<Changed, StoreError> {
+        self.inner.change_registry(change, known).await
+    }
+    async fn restore_registry(&self, table: &Table) -> Result<bool, StoreError> {
+        self.inner.restore_registry(table).await
     }
 }

@@ -32,8 +32,9 @@ pub(crate) struct Setup {
     servers: String,
 }
 
-const PATIENT: [(&str, &str); 8] = [
+const PATIENT: [(&str, &str); 9] = [
     ("node.demo", "false"),
+    ("health.probe", "false"),
     ("cache.list_deadline", "\"60s\""),
     ("cache.fetch_timeout", "\"60s\""),
     ("cache.lock_ttl", "\"90s\""),
@@ -151,6 +152,12 @@ impl TestNode {
     pub(crate) fn replicas(&self) -> Vec<Arc<mcp_fleet::servers::Replica>> {
         let server = self.gateway.servers.get("up").expect("known");
         server.replicas.clone()
+    }
+
+    /// Waits until it has ended by itself; answers why.
+    pub(crate) async fn failed(mut self) -> anyhow::Error {
+        let ended = within("the end of the node", &mut self.running.0).await;
+        ended.expect("no panic").expect_err("a reason")
     }
 
     /// Waits until it has ended.

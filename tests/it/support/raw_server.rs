@@ -215,6 +215,12 @@ impl Reply {
         self.then(Step::Write(b"0\r\n\r\n".to_vec()))
     }
 
+    /// All of it not before the test says so.
+    pub(crate) fn after(mut self, said: &Arc<Notify>) -> Self {
+        self.steps.insert(0, Step::Until(Arc::clone(said)));
+        self
+    }
+
     /// Adds a step.
     pub(crate) fn then(mut self, step: Step) -> Self {
         self.steps.push(step);

@@ -16,6 +16,8 @@ pub(crate) struct RedisServer {
     child: Option<Child>,
     port: u16,
     options: Vec<String>,
+    /// Runs as a sentinel with this configuration.
+    sentinel: bool,
     directory: tempfile::TempDir,
 }
 
@@ -25,7 +27,7 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// Starts one with further options.
+    /// Starts one with further options; `{port}` in one stands for its port.
     pub(crate) fn start_with(options: &[&str]) -> Self {
         let mut server = Self::stopped(options);
         server.run();
@@ -59,39 +61,10 @@ impl RedisServer {
     /// file to trust.
     pub(crate) fn start_tls() -> (Self, std::path::PathBuf) {
         let mut server = Self::stopped(&[]);
-        let directory = server.directory.path().to_owned();
-        let openssl = Command::new("openssl")
-            .current_dir(&directory)
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
-            .args(["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-            .args([
-                "-subj",
-                "/CN=localhost",
-                "-addext",
-                "subjectAltName=DNS:localhost",
-            ])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .args(["-keyout", "key.pem", "-out", "cert.pem"])
-            .stderr(Stdio::null())
-            .status()
-            .expect("openssl is installed");
-        assert!(openssl.success());
-        let tls = server.port.to_string();
-        let options = [
-            "--tls-port",
-            &tls,
-            "--tls-cert-file",
-            "cert.pem",
-            "--tls-key-file",
-            "key.pem",
-            "--tls-auth-clients",
-            "no",
-            "--port",
-            "0",
-        ];
-        server.options = options.map(str::to_owned).into();
+        let certificate = Certificate::make(server.directory.path());
+        server.options = certificate.options();
         server.run();
-        (server, directory.join("cert.pem"))
+        (server, certificate.file)
     }
 
     /// One that has an address and does not run yet.
@@ -100,18 +73,38 @@ impl RedisServer {
             child: None,
             port: free_port(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            sentinel: false,
             directory: tempfile::tempdir().expect("a temporary directory"),
         }
+    }
+
+    /// A sentinel, with this configuration.
+    pub(crate) fn start_sentinel(configuration: &str) -> Self {
+        let mut server = Self::stopped(&[]);
+        server.sentinel = true;
+        let file = server.directory.path().join("sentinel.conf");
+        std::fs::write(file, configuration).expect("written");
+        server.run();
+        server
     }
 
     /// Runs it; empty, whatever it held before.
     pub(crate) fn run(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        if self.sentinel {
+            command.args(["sentinel.conf", "--sentinel"]);
+        } else {
+            command.args(["--save", "", "--appendonly", "no"]);
+        }
+        let child = command
             .current_dir(self.directory.path())
-            .args(["--port", &self.port.to_string()])
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(&self.options)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(
+                self.options
+                    .iter()
+                    .map(|o| o.replace("{port}", &self.port.to_string())),
+            )
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -153,8 +146,15 @@ impl RedisServer {
 
     /// What `redis-cli` prints for a command.
     pub(crate) fn cli(&self, command: &[&str]) -> String {
+        let is_tls = self.options.iter().any(|o| o == "--tls-port");
+        let tls: &[_] = if is_tls {
+            &["--tls", "--insecure"]
+        } else {
+            &[]
+        };
         let output = Command::new("redis-cli")
             .args(["-p", &self.port.to_string()])
+            .args(tls)
             .args(command)
             .output()
             .expect("redis-cli is installed");
@@ -208,7 +208,58 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
+/// A certificate of our own making, for this machine, that trusts itself.
+pub(crate) struct Certificate {
+    pub(crate) file: std::path::PathBuf,
+    key: std::path::PathBuf,
+}
+
+impl Certificate {
+    pub(crate) fn make(directory: &std::path::Path) -> Self {
+        let openssl = Command::new("openssl")
+            .current_dir(directory)
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
+            .args(["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost"])
+            .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", "key.pem", "-out", "cert.pem"])
+            .stderr(Stdio::null())
+            .status()
+            .expect("openssl is installed");
+        assert!(openssl.success());
+        Self {
+            file: directory.join("cert.pem"),
+            key: directory.join("key.pem"),
+        }
+    }
+
+    /// What a server that speaks TLS only is started with.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let path = |path: &std::path::Path| path.to_str().expect("text").to_owned();
+        let (file, key) = (path(&self.file), path(&self.key));
+        [
+            ["--tls-port", "{port}"],
+            ["--port", "0"],
+            ["--tls-cert-file", &file],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &file],
+            ["--tls-auth-clients", "no"],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
+    }
+}
+
+/// Below the ports that connections get by themselves, so that none of those
+/// takes it before the server does.
+pub(super) fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(10_000..30_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }

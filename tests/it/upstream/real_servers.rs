@@ -261,7 +261,7 @@ async fn changes_of_a_legacy_replica_are_seen() {
     let side = Side::http(&server.url);
     let (_uris, uris) = tokio::sync::watch::channel(Default::default());
     let (to, mut changes) = tokio::sync::mpsc::channel(8);
-    let watching = side.upstreams.watch(&side.replica, uris, to);
+    let watching = side.upstreams.watch(&side.replica, super::wanted(uris), to);
     let seeing = async {
         assert!(matches!(changes.recv().await, Some(Change::Watching)));
         // rmcp sends it to the session of the call; whichever stream carries it counts.
@@ -282,7 +282,7 @@ async fn a_modern_replica_acknowledges_the_watch() {
     let side = Side::http(&server.url);
     let (_uris, uris) = tokio::sync::watch::channel(Default::default());
     let (to, mut changes) = tokio::sync::mpsc::channel(8);
-    let watching = side.upstreams.watch(&side.replica, uris, to);
+    let watching = side.upstreams.watch(&side.replica, super::wanted(uris), to);
     let seeing = async {
         assert!(matches!(changes.recv().await, Some(Change::Watching)));
         drop(changes);

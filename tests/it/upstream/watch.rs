@@ -49,7 +49,9 @@ async fn a_modern_watch_listens_and_follows_the_wanted_resources() {
     let side = Side::http(&server.url("/mcp"));
     let (wanted, uris_rx) = watch::channel(uris(&[]));
     let (to, mut changes) = mpsc::channel(8);
-    let watching = side.upstreams.watch(&side.replica, uris_rx, to);
+    let watching = side
+        .upstreams
+        .watch(&side.replica, super::wanted(uris_rx), to);
     let seeing = async {
         assert!(matches!(next(&mut changes).await, Change::Watching));
         let meta = json!({"io.modelcontextprotocol/subscriptionId": 1});
@@ -130,7 +132,10 @@ async fn a_modern_watch_ends_with_its_stream_or_its_refusal() {
         let side = Side::http(&server.url("/mcp"));
         let (_wanted, uris_rx) = watch::channel(uris(&[]));
         let (to, _changes) = mpsc::channel(8);
-        let outcome = side.upstreams.watch(&side.replica, uris_rx, to).await;
+        let outcome = side
+            .upstreams
+            .watch(&side.replica, super::wanted(uris_rx), to)
+            .await;
         assert_eq!(outcome.is_ok(), graceful, "{reply}: {outcome:?}");
         if reply == "refuse" {
             assert!(
@@ -155,7 +160,9 @@ async fn a_legacy_watch_reads_the_standalone_stream_and_subscribes() {
     let side = Side::http(&server.url("/mcp"));
     let (wanted, uris_rx) = watch::channel(uris(&["a://1"]));
     let (to, mut changes) = mpsc::channel(8);
-    let watching = side.upstreams.watch(&side.replica, uris_rx, to);
+    let watching = side
+        .upstreams
+        .watch(&side.replica, super::wanted(uris_rx), to);
     let seeing = async {
         assert!(matches!(next(&mut changes).await, Change::Watching));
         feed.push(event(
@@ -202,7 +209,10 @@ async fn a_legacy_replica_without_a_stream_cannot_be_watched() {
     let side = Side::http(&server.url("/mcp"));
     let (_wanted, uris_rx) = watch::channel(uris(&[]));
     let (to, _changes) = mpsc::channel(8);
-    let outcome = side.upstreams.watch(&side.replica, uris_rx, to).await;
+    let outcome = side
+        .upstreams
+        .watch(&side.replica, super::wanted(uris_rx), to)
+        .await;
     assert!(
         matches!(outcome, Err(UpstreamError::NotOffered(_))),
         "{outcome:?}"

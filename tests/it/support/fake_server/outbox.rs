@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -30,7 +30,7 @@ pub(crate) struct Outbox {
     frames: Mutex<Vec<Frame>>,
     changed: Notify,
     gone: AtomicBool,
-    read: AtomicBool,
+    readers: AtomicUsize,
 }
 
 impl Outbox {
@@ -40,7 +40,7 @@ impl Outbox {
             frames: Mutex::default(),
             changed: Notify::new(),
             gone: AtomicBool::new(false),
-            read: AtomicBool::new(false),
+            readers: AtomicUsize::new(0),
         })
     }
 
@@ -55,7 +55,7 @@ impl Outbox {
 
     /// Whether somebody reads it now.
     pub(super) fn is_read(&self) -> bool {
-        self.read.load(Ordering::SeqCst) && !self.is_gone()
+        self.readers.load(Ordering::SeqCst) > 0
     }
 
     /// Waits until a reader went away before the end.
@@ -82,7 +82,7 @@ impl Outbox {
     }
 
     fn reader_from(self: &Arc<Self>, at: usize, resumed: bool) -> Reader {
-        self.read.store(true, Ordering::SeqCst);
+        self.readers.fetch_add(1, Ordering::SeqCst);
         Reader {
             outbox: Arc::clone(self),
             at,
@@ -134,6 +134,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.outbox.readers.fetch_sub(1, Ordering::SeqCst);
         if !self.finished {
             self.outbox.gone.store(true, Ordering::SeqCst);
             self.outbox.changed.notify_waiters();
