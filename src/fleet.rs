@@ -67,8 +67,6 @@ pub enum News {
     },
     /// A node gave leases back: whose turn it is may take them.
     LeasesReleased {},
-    /// The registry of servers changed.
-    ServersChanged {},
     /// A trial found that a replica answers again: circuit breakers close.
     ReplicaRecovered {
         /// The replica's id.
@@ -83,6 +81,8 @@ pub enum News {
         /// Time until the next trial.
         pause_ms: u64,
     },
+    /// The registry of servers changed.
+    ServersChanged {},
 }
 
 /// What a server's change notification is about.

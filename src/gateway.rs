@@ -132,10 +132,8 @@ impl Gateway {
         let store = open_store(&config, &tasks).await?;
         let sealer = sealer(&config, &store, &tasks).await;
         let configured = registry::configured(&config)?;
-        let servers = Arc::new(Servers::counted(
-            configured.clone(),
-            Some(Arc::clone(&metrics)),
-        ));
+        let counted = Some(Arc::clone(&metrics));
+        let servers = Arc::new(Servers::counted(configured.clone(), counted));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
             upstream_settings(&config),
@@ -277,8 +275,6 @@ impl Gateway {
         });
         let duties = Arc::clone(&self.duties);
         self.tasks.spawn("duties", duties.run());
-        self.until_ending("health", Arc::clone(&self.health).run());
-        self.until_ending("changes", Arc::clone(&self.changes).run());
         let trials = Arc::new(Trials::new(
             Arc::clone(&self.servers),
             Arc::clone(&self.upstreams),
@@ -295,6 +291,8 @@ impl Gateway {
             let loads = Loads::new(Arc::clone(&self.servers), Arc::clone(&self.store), me);
             self.tasks.spawn("load", loads.run(self.tasks.clone()));
         }
+        self.until_ending("health", Arc::clone(&self.health).run());
+        self.until_ending("changes", Arc::clone(&self.changes).run());
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

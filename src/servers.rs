@@ -6,7 +6,7 @@
 //! is known of it, so that nothing is left when it goes.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -57,11 +57,11 @@ pub struct Server {
     pub timeout: Duration,
     /// Where the definition came from, for people: `config`, `--server`, `api`, `built-in`.
     pub origin: &'static str,
+    /// Whether its tools' word is taken for what can be sent again.
+    pub trust_annotations: bool,
     /// Which of the servers that had this name, one after the other: what one
     /// said is not what the next says. Zero when it comes from configuration.
     pub edition: Edition,
-    /// Whether its tools' word is taken for what can be sent again.
-    pub trust_annotations: bool,
     turn: AtomicUsize,
     calls: AtomicUsize,
     usable: Arc<Usable>,
@@ -88,8 +88,8 @@ impl Server {
             balance,
             timeout,
             origin,
-            edition: Edition::default(),
             trust_annotations: true,
+            edition: Edition::default(),
             turn: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             usable,
@@ -97,17 +97,17 @@ impl Server {
         }
     }
 
-    /// The same server as it was registered at that time.
-    #[must_use]
-    pub fn of_edition(mut self, edition: Edition) -> Self {
-        self.edition = edition;
-        self
-    }
-
     /// The same server, with its tools' annotations believed or not.
     #[must_use]
     pub fn trusting(mut self, trust_annotations: bool) -> Self {
         self.trust_annotations = trust_annotations;
+        self
+    }
+
+    /// The same server as it was registered at that time.
+    #[must_use]
+    pub fn of_edition(mut self, edition: Edition) -> Self {
+        self.edition = edition;
         self
     }
 
@@ -139,7 +139,10 @@ impl Server {
         let load = |index: u32| replica(index).traffic.load(now);
         let random = &mut rand::rng();
         for _ in 0..DRAWS {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let turn = match policy {
+                Policy::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed),
+                Policy::P2c | Policy::LeastInFlight | Policy::Weighted | Policy::Random => 0,
+            };
             let picked = replica(choices.pick(policy, turn, load, random)?);
             if !tried.contains(&picked.id) {
                 return Some(Arc::clone(picked));
@@ -409,18 +412,10 @@ impl Servers {
         known
     }
 
-    /// Makes these the servers that are known. Of those that are left out
-    /// nothing is left.
+    /// Makes these the servers that are known.
     pub fn replace(&self, servers: Vec<Arc<Server>>) {
         self.meet(&servers);
-        let servers = Arc::new(servers);
-        let before = self.snapshot.swap(Arc::clone(&servers));
-        if let Some(metrics) = &self.metrics {
-            let kept: HashSet<_> = servers.iter().map(|server| &server.id).collect();
-            for gone in before.iter().filter(|server| !kept.contains(&server.id)) {
-                metrics.forget_server(&gone.id);
-            }
-        }
+        self.snapshot.store(Arc::new(servers));
         self.generation.send_modify(|generation| *generation += 1);
         self.conditions.notify_one();
     }

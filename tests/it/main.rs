@@ -6,10 +6,12 @@
     reason = "tests spawn tasks, measure time and fail as they like, helpers included"
 )]
 
+mod balancing;
 mod cache;
 mod cli;
 mod drain;
 mod fidelity;
+mod isolation;
 mod redis;
 mod redis_cost;
 mod redis_faults;

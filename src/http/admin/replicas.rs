@@ -75,7 +75,9 @@ impl HealthEntry {
             probed_s_ago: seconds(now, record.probed_at),
             probed_by: record.node,
             latency_ms: record.latency,
-            last_failure: record.failure.map(|failure| FailureEntry::new(failure, now)),
+            last_failure: record
+                .failure
+                .map(|failure| FailureEntry::new(failure, now)),
         }
     }
 }

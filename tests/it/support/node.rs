@@ -71,6 +71,13 @@ impl Setup {
         self
     }
 
+    /// Another server with several replicas, and more keys of it as TOML lines.
+    pub(crate) fn replicas(mut self, name: &str, urls: &[String], keys: &str) -> Self {
+        self.servers +=
+            &format!("[servers.{name}]\nreplicas = {urls:?}\ntimeout = \"60s\"\n{keys}\n");
+        self
+    }
+
     /// A server that is a program.
     pub(crate) fn program(mut self, name: &str, command: &serde_json::Value) -> Self {
         self.servers += &format!("[servers.{name}]\ncommand = {command}\ntimeout = \"60s\"\n");
@@ -141,6 +148,12 @@ impl TestNode {
         self.gateway.tasks.stop();
     }
 
+    /// What it knows of the replicas of the server `up`.
+    pub(crate) fn replicas(&self) -> Vec<Arc<mcp_fleet::servers::Replica>> {
+        let server = self.gateway.servers.get("up").expect("known");
+        server.replicas.clone()
+    }
+
     /// Waits until it has ended by itself; answers why.
     pub(crate) async fn failed(mut self) -> anyhow::Error {
         let ended = within("the end of the node", &mut self.running.0).await;
@@ -183,6 +196,15 @@ impl TestCluster {
         Self::of(setup, redis).await
     }
 
+    /// Starts three nodes.
+    pub(crate) async fn three(setup: Setup) -> Self {
+        let redis = RedisServer::start();
+        let setup = setup
+            .redis(&redis)
+            .set("node.secret", "\"the same at every node of this test\"");
+        Self::named(setup, redis, &["a", "b", "c"]).await
+    }
+
     /// Starts two nodes that find out themselves how to seal.
     pub(crate) async fn pair_without_secret(setup: Setup) -> Self {
         let redis = RedisServer::start();
@@ -191,8 +213,12 @@ impl TestCluster {
     }
 
     async fn of(setup: Setup, redis: RedisServer) -> Self {
+        Self::named(setup, redis, &["a", "b"]).await
+    }
+
+    async fn named(setup: Setup, redis: RedisServer, names: &[&str]) -> Self {
         let mut nodes = Vec::new();
-        for name in ["a", "b"] {
+        for name in names {
             nodes.push(
                 setup
                     .clone()
@@ -208,8 +234,11 @@ impl TestCluster {
             .await;
         }
         let cluster = Self { nodes, redis };
-        cluster.acquaint(cluster.a(), cluster.b()).await;
-        cluster.acquaint(cluster.b(), cluster.a()).await;
+        for from in &cluster.nodes {
+            for to in cluster.nodes.iter().filter(|to| to.address != from.address) {
+                cluster.acquaint(from, to).await;
+            }
+        }
         cluster
     }
 
