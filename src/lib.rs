@@ -20,6 +20,7 @@ pub mod ids;
 pub mod lifecycle;
 pub mod lists;
 pub mod mcp;
+pub mod rates;
 pub mod registry;
 pub mod relay;
 pub mod servers;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::{
     balance::{self, Candidate, Policy},
     ids::{ReplicaId, ServerId},
+    rates::ServerRates,
     store::registry::Edition,
 };
 
@@ -39,6 +40,8 @@ pub struct Server {
     /// Which of the servers that had this name, one after the other: what one
     /// said is not what the next says. Zero when it comes from configuration.
     pub edition: Edition,
+    /// How fast clients may call it.
+    pub rates: ServerRates,
     turn: AtomicUsize,
 }
 
@@ -59,8 +62,16 @@ impl Server {
             timeout,
             origin,
             edition: Edition::default(),
+            rates: ServerRates::default(),
             turn: AtomicUsize::new(0),
         }
+    }
+
+    /// The same server with limits on how fast clients may call it.
+    #[must_use]
+    pub fn limited_to(mut self, rates: ServerRates) -> Self {
+        self.rates = rates;
+        self
     }
 
     /// The same server as it was registered at that time.

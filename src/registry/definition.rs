@@ -6,6 +6,7 @@ use crate::{
     balance::Policy,
     config::{Config, ReplicaConfig, ServerConfig},
     ids::ServerId,
+    rates::ServerRates,
     servers::{Endpoint, Replica, Server},
 };
 
@@ -51,4 +52,8 @@ pub(super) fn build(config: &ServerConfig, before: Option<&Server>) -> Server {
         config.timeout,
         config.origin,
     )
+    .limited_to(ServerRates {
+        all: config.rate_limit,
+        tools: config.tool_rate_limits.clone(),
+    })
 }
