@@ -10,6 +10,7 @@ mod cache;
 mod cli;
 mod drain;
 mod fidelity;
+mod rate_limits;
 mod redis;
 mod redis_cost;
 mod registry;

@@ -226,6 +226,13 @@ impl Modern<'_> {
         .await
         .map_err(|error| refusal(modern_status(error.code), &error))?;
         record.server(&routed.server.id);
+        if let Err(limited) = incoming
+            .admit(&routed.server, method, routed.params.as_deref())
+            .await
+        {
+            record.end(Outcome::Shed);
+            return Err(error::rate_failure(&limited));
+        }
         let headers = self.param_headers(&routed, &caller).await?;
         if method == method::RESOURCES_READ
             && let Some(read) = self.read_cached(&routed, &caller).await
