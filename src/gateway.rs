@@ -40,10 +40,11 @@ use crate::{
     lifecycle::Tasks,
     lists::{self, Listing, Lists, Target},
     load::Loads,
-    mcp::{error::RpcError, seal::Sealer},
+    mcp::{Raw, error::RpcError, json::RawObject, method::TOOLS_CALL, seal::Sealer},
+    rates::{Client, Limited, Limiter},
     registry::{self, Affected, Registry},
     relay::{self, Relay},
-    servers::Servers,
+    servers::{Server, Servers},
     session::{self, Sessions},
     store::{
         Event, RecordKey, Store, StoreError,
@@ -94,6 +95,8 @@ pub struct Gateway {
     pub changes: Arc<Changes>,
     /// Servers registered while the fleet runs.
     pub registry: Arc<Registry>,
+    /// How fast clients may call.
+    pub rates: Arc<Limiter>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -183,6 +186,11 @@ impl Gateway {
             cluster,
             describe,
         ));
+        let rates = Arc::new(Limiter::new(
+            config.rate_limits.principal,
+            Arc::clone(&store),
+            Arc::clone(&membership),
+        ));
         let duties = Arc::new(Duties::new(
             Arc::clone(&membership),
             Arc::clone(&store),
@@ -241,6 +249,7 @@ impl Gateway {
             fleet,
             changes,
             registry,
+            rates,
             membership,
             duties,
             health,
@@ -315,6 +324,26 @@ impl Gateway {
                 .iter()
                 .for_each(|server| self.changes.watch(server)),
         }
+    }
+
+    /// Counts a request of a client against its limits.
+    pub(crate) async fn admit(
+        &self,
+        client: Client,
+        server: &Server,
+        method: &str,
+        params: Option<&Raw>,
+    ) -> Result<(), Limited> {
+        let name = || {
+            // Read only where a tool has a limit of its own.
+            let has_any = method == TOOLS_CALL && !server.rates.tools.is_empty();
+            let params = RawObject::parse(params.filter(|_| has_any)?).ok()?;
+            params.get_str("name").map(|name| name.into_owned())
+        };
+        let limits = (&server.id, &server.rates);
+        self.rates
+            .admit(client, limits, method, name().as_deref())
+            .await
     }
 
     /// A place among the streams this node may have open.

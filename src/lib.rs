@@ -24,6 +24,7 @@ pub mod lifecycle;
 pub mod lists;
 pub mod load;
 pub mod mcp;
+pub mod rates;
 pub mod registry;
 pub mod relay;
 pub mod servers;

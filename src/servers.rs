@@ -26,6 +26,7 @@ use crate::{
     balance::{Load, Policy},
     breaker::{Breaker, Told},
     ids::{ReplicaId, ServerId},
+    rates::ServerRates,
     store::registry::Edition,
     telemetry::metrics::Metrics,
 };
@@ -62,6 +63,8 @@ pub struct Server {
     /// Which of the servers that had this name, one after the other: what one
     /// said is not what the next says. Zero when it comes from configuration.
     pub edition: Edition,
+    /// How fast clients may call it.
+    pub rates: ServerRates,
     turn: AtomicUsize,
     calls: AtomicUsize,
     usable: Arc<Usable>,
@@ -90,6 +93,7 @@ impl Server {
             origin,
             trust_annotations: true,
             edition: Edition::default(),
+            rates: ServerRates::default(),
             turn: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             usable,
@@ -101,6 +105,13 @@ impl Server {
     #[must_use]
     pub fn trusting(mut self, trust_annotations: bool) -> Self {
         self.trust_annotations = trust_annotations;
+        self
+    }
+
+    /// The same server with limits on how fast clients may call it.
+    #[must_use]
+    pub fn limited_to(mut self, rates: ServerRates) -> Self {
+        self.rates = rates;
         self
     }
 

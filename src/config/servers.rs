@@ -1,6 +1,6 @@
 //! `[servers.NAME]`: the MCP servers this node is told about.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
 use url::Url;
@@ -9,6 +9,7 @@ mod pairs;
 mod request;
 
 use super::{
+    rates,
     section::{Findings, Section},
     tree::{Located, Place, Value},
     values::{self, Problem},
@@ -17,6 +18,7 @@ use crate::{
     balance::Policy,
     ids::ServerId,
     servers::{Endpoint, StdioCommand},
+    store::rates::Rate,
 };
 
 /// One MCP server.
@@ -38,6 +40,10 @@ pub struct ServerConfig {
     pub trust_annotations: bool,
     /// Whether any replica understands the handles (task ids) of any other. Default false.
     pub stateless: bool,
+    /// Calls of one client to it. Default: no limit.
+    pub rate_limit: Option<Rate>,
+    /// Calls of one client to single tools. Default: no limit.
+    pub tool_rate_limits: BTreeMap<String, Rate>,
     /// Where the definition came from, for people.
     pub origin: &'static str,
 }
@@ -63,6 +69,8 @@ impl ServerConfig {
             headers: Vec::new(),
             trust_annotations: true,
             stateless: false,
+            rate_limit: None,
+            tool_rate_limits: BTreeMap::new(),
             origin: "config",
         }
     }
@@ -142,6 +150,8 @@ fn read_one(mut section: Section<'_>) -> Option<ServerConfig> {
             values::boolean,
         ),
         stateless: section.read("stateless", defaults.stateless, values::boolean),
+        rate_limit: section.optional("rate_limit", rates::rate),
+        tool_rate_limits: rates::by_tool(&mut section, "tool_rate_limits"),
         ..defaults
     };
     section.finish();

@@ -70,7 +70,12 @@ fn written_keys(table: &tree::Table, path: &str, keys: &mut BTreeSet<String>) {
         } else {
             format!("{path}.{name}")
         };
-        let is_map = ["servers.*.headers", "servers.*.env"].contains(&key.as_str());
+        let is_map = [
+            "servers.*.headers",
+            "servers.*.env",
+            "servers.*.tool_rate_limits",
+        ]
+        .contains(&key.as_str());
         match &entry.value.value {
             Value::Table(table) if !is_map => written_keys(table, &key, keys),
             _ => {

@@ -6,6 +6,7 @@ use crate::{
     balance::Policy,
     config::{Config, ReplicaConfig, ServerConfig},
     ids::ServerId,
+    rates::ServerRates,
     servers::{Endpoint, Replica, Server},
 };
 
@@ -52,4 +53,8 @@ pub(super) fn build(config: &ServerConfig, before: Option<&Server>) -> Server {
         config.origin,
     )
     .trusting(config.trust_annotations)
+    .limited_to(ServerRates {
+        all: config.rate_limit,
+        tools: config.tool_rate_limits.clone(),
+    })
 }

@@ -18,14 +18,15 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     Channel, EntryKey, EntryWrite, Event, Fence, Found, LockOutcome, Lookup, Position, Rank,
     RecordKey, ShortDigest, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey,
-    StreamWatch, SubjectKey, WriteOutcome, leases::Duty, registry::Table, rosters::RosterKey,
-    wake::Wakers,
+    StreamWatch, SubjectKey, WriteOutcome, leases::Duty, rates::RateKey, registry::Table,
+    rosters::RosterKey, wake::Wakers,
 };
 use expiring::{Expiring, Full};
 use rosters::Roster;
 
 mod expiring;
 mod leases;
+mod rates;
 mod registry;
 mod rosters;
 
@@ -80,6 +81,7 @@ struct State {
     fenced: Expiring<RecordKey, (Fence, Bytes)>,
     rosters: HashMap<RosterKey, Roster>,
     registry: Table,
+    rates: Expiring<RateKey, u64>,
 }
 
 #[derive(Debug)]
@@ -119,6 +121,7 @@ impl MemoryStore {
                 fenced: Expiring::new(bounds.records),
                 rosters: HashMap::new(),
                 registry: Table::default(),
+                rates: Expiring::new(bounds.marks),
             }),
             started: Instant::now(),
             events: broadcast::Sender::new(EVENT_CAPACITY),

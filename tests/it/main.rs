@@ -12,6 +12,7 @@ mod cli;
 mod drain;
 mod fidelity;
 mod isolation;
+mod rate_limits;
 mod redis;
 mod redis_cost;
 mod redis_faults;

@@ -20,8 +20,10 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::support::{eventually, redis::RedisServer};
 
+mod rates;
 mod registry;
 
+use rates::{a_limit_gives_its_burst_and_says_when_to_return, limits_are_apart, tokens_come_back};
 use registry::{
     a_registry_that_was_lost_is_restored_once, editions_of_the_registry_grow,
     registered_servers_are_kept_by_name, the_registry_has_a_bound,
@@ -89,6 +91,9 @@ contract!(
     editions_of_the_registry_grow,
     the_registry_has_a_bound,
     a_registry_that_was_lost_is_restored_once,
+    a_limit_gives_its_burst_and_says_when_to_return,
+    limits_are_apart,
+    tokens_come_back,
 );
 
 async fn on_redis<F: Future<Output = ()>>(

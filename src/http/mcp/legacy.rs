@@ -39,6 +39,7 @@ use crate::{
         shape, sse,
         version::{self, Version},
     },
+    rates::Limited,
     relay::{
         Call,
         legacy::{self, Item},
@@ -68,6 +69,8 @@ type Outs = Pin<Box<dyn Stream<Item = Out> + Send>>;
 pub(crate) struct Work {
     pub(crate) outs: Outs,
     pub(crate) opened: Option<Arc<crate::relay::event_log::EventLog>>,
+    /// It was turned away: the status of a response that has nothing else.
+    limited: Option<Limited>,
 }
 
 /// The end of a session by its client.
@@ -244,8 +247,11 @@ pub(crate) async fn message(incoming: &Incoming, message: Message<'_>) -> Respon
     };
     match message {
         Message::Request(request) => {
-            let work = vec![work(incoming, &session, &request).await];
-            respond(incoming, &session, work, false).await
+            let work = work(incoming, &session, &request).await;
+            if let Some(limited) = &work.limited {
+                return fail(&request.id, &error::rate_failure(limited));
+            }
+            respond(incoming, &session, vec![work], false).await
         }
         Message::Notification(notification) => {
             notified(incoming, &session, &notification).await;
@@ -389,6 +395,15 @@ fn local(message: Bytes) -> Work {
     Work {
         outs: Box::pin(streams::iter([Out::Response { id: None, message }])),
         opened: None,
+        limited: None,
+    }
+}
+
+fn turned_away(id: &RequestId, limited: Limited) -> Work {
+    let error = error::rate_error(&limited);
+    Work {
+        limited: Some(limited),
+        ..local(message::error_bytes(Some(id), &error))
     }
 }
 
@@ -424,6 +439,13 @@ async fn work_on(
         None => match call(incoming, session, request).await {
             Ok(call) => {
                 record.server(&call.server.id);
+                let admitted = incoming
+                    .admit(&call.server, &call.method, call.params.as_deref())
+                    .await;
+                if let Err(limited) = admitted {
+                    record.end(Outcome::Shed);
+                    return turned_away(&request.id, limited);
+                }
                 carry(incoming, session, &request.id, call, record)
             }
             Err(error) => {
@@ -715,6 +737,7 @@ fn carry(
     Work {
         outs: Box::pin(outs),
         opened: Some(log),
+        limited: None,
     }
 }
 

@@ -228,6 +228,13 @@ impl Modern<'_> {
         .await
         .map_err(|error| refusal(modern_status(error.code), &error))?;
         record.server(&routed.server.id);
+        if let Err(limited) = incoming
+            .admit(&routed.server, method, routed.params.as_deref())
+            .await
+        {
+            record.end(Outcome::Shed);
+            return Err(error::rate_failure(&limited));
+        }
         let tool = self.tool(&routed, &caller).await;
         let headers = self.param_headers(&routed, tool.as_deref())?;
         if method == method::RESOURCES_READ

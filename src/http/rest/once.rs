@@ -16,6 +16,7 @@ use crate::{
         Raw, capabilities::ClientCapabilities, envelope::TraceContext, json::RawObject,
         message::Answer, method,
     },
+    rates::{Client, Limited},
     relay::{Call, RelayError},
     servers::Server,
     telemetry::{metrics::Outcome, traces},
@@ -31,13 +32,31 @@ pub(in crate::http) struct Once<'a> {
     pub(in crate::http) method: &'static str,
     pub(in crate::http) params: &'a Raw,
     pub(in crate::http) principal: Principal,
+    /// Whose limits it counts against.
+    pub(in crate::http) client: Client,
     pub(in crate::http) trace: &'a TraceContext,
 }
 
 impl Once<'_> {
     /// The result as the server gave it.
     pub(in crate::http) async fn run(&self, gateway: &Gateway) -> Result<Box<Raw>, RestError> {
-        self.carry(gateway, self.record(gateway)).await
+        let record = self.admitted(gateway).await?;
+        self.carry(gateway, record).await
+    }
+
+    /// Begins to measure, unless the client has to wait.
+    async fn admitted(&self, gateway: &Gateway) -> Result<Record, Limited> {
+        let record = self.record(gateway);
+        let admitted = gateway
+            .admit(self.client, self.server, self.method, Some(self.params))
+            .await;
+        match admitted {
+            Ok(()) => Ok(record),
+            Err(limited) => {
+                record.end(Outcome::Shed);
+                Err(limited)
+            }
+        }
     }
 
     async fn carry(&self, gateway: &Gateway, record: Record) -> Result<Box<Raw>, RestError> {
@@ -62,8 +81,8 @@ impl Once<'_> {
         gateway: &Gateway,
     ) -> Result<(Box<Raw>, CacheStatus), RestError> {
         let caller = Caller::plain(self.principal);
+        let record = self.admitted(gateway).await?;
         let deadline = Instant::now() + self.server.timeout;
-        let record = self.record(gateway);
         let kept = gateway
             .lists
             .read(self.server, &caller, self.params, deadline);

@@ -6,7 +6,8 @@
 //! are hex or URL-safe Base64 by contract and contain no braces.
 
 use super::super::{
-    Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rosters::RosterKey,
+    Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rates::RateKey,
+    rosters::RosterKey,
 };
 
 /// A key. All but [`RecordKey::Secret`] and [`Key::Registry`] have a time to live.
@@ -51,6 +52,10 @@ pub(super) enum Key<'a> {
     /// `limits.registered_servers`. Written by `registry_change.lua`,
     /// `registry_restore.lua`.
     Registry,
+    /// String, a time in microseconds: until when the tokens taken of a rate limit
+    /// are spread. Lives until then. Bound: one per client, server and tool
+    /// that is limited and was used lately. Written by `rate_take.lua`.
+    Rate(&'a RateKey),
 }
 
 /// A pub/sub channel.
@@ -109,6 +114,7 @@ impl Keys {
             Key::Roster(RosterKey::Load) => format!("{prefix}:load"),
             Key::Roster(RosterKey::Interest(server)) => format!("{prefix}:interest:{{{server}}}"),
             Key::Registry => format!("{prefix}:servers"),
+            Key::Rate(RateKey(limit)) => format!("{prefix}:rate:{limit}"),
         }
     }
 
@@ -221,6 +227,7 @@ mod tests {
             keys.key(Key::Roster(&RosterKey::Interest(server))),
             keys.key(Key::Record(&health)),
             keys.key(Key::Registry),
+            keys.key(Key::Rate(&RateKey(ShortDigest::of(&[b"slot"])))),
             keys.topic(Topic::Cache),
             keys.topic(Topic::Of(Channel::Fleet)),
             keys.topic(Topic::Of(Channel::Health)),
@@ -248,6 +255,7 @@ mod tests {
             "mcp-fleet:interest:{demo}",
             "mcp-fleet:health:{demo/REPLICA}",
             "mcp-fleet:servers",
+            "mcp-fleet:rate:SLOT",
             "mcp-fleet:on:cache",
             "mcp-fleet:on:fleet",
             "mcp-fleet:on:health",

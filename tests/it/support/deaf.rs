@@ -12,6 +12,7 @@ use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
     leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
+    rates::{Rate, RateKey, Rates, Taken},
     registry::{Change, Changed, Edition, Registry, Table},
     rosters::{RosterChange, RosterKey, RosterLine, Rosters},
 };
@@ -228,5 +229,17 @@ impl Registry for DeafStore {
     }
     async fn restore_registry(&self, table: &Table) -> Result<bool, StoreError> {
         self.inner.restore_registry(table).await
+    }
+}
+
+#[async_trait]
+impl Rates for DeafStore {
+    async fn take_tokens(
+        &self,
+        key: &RateKey,
+        rate: &Rate,
+        wanted: u32,
+    ) -> Result<Taken, StoreError> {
+        self.inner.take_tokens(key, rate, wanted).await
     }
 }
