@@ -143,8 +143,8 @@ impl RedisStore {
         );
         let connected = connections.subscriber.reconnect_rx();
         let messages = connections.subscriber.message_rx();
-        let stop = tasks.ending().clone();
-        tasks.spawn(
+        let stop = tasks.closing().clone();
+        tasks.spawn_beneath(
             "redis subscriber",
             subscriber.run(connected, messages, stop),
         );

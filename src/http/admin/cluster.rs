@@ -122,12 +122,14 @@ impl Node {
     fn new(member: &Member, duties: Vec<String>, this: bool) -> Self {
         let about = &member.about;
         let count = u64::try_from(duties.len()).unwrap_or(u64::MAX);
+        let age = u64::try_from(member.age.as_millis()).unwrap_or(u64::MAX);
+        let uptime = about.uptime.saturating_add(age);
         Self {
             id: member.incarnation.node().to_owned(),
             version: about.version.clone(),
             started_at: rfc3339(Duration::from_millis(about.started_at)),
-            uptime_s: about.uptime / 1000,
-            uptime_ms: about.uptime,
+            uptime_s: uptime / 1000,
+            uptime_ms: uptime,
             listen: about.address.clone(),
             requests: about.requests,
             answered: about.answered,

@@ -105,8 +105,8 @@ impl Connections {
         let mut errors = client.error_rx();
         for client in [client, &self.subscriber] {
             let client = client.clone();
-            let stop = tasks.ending().clone();
-            tasks.spawn("redis connection", keep_connected(client, stop));
+            let stop = tasks.closing().clone();
+            tasks.spawn_beneath("redis connection", keep_connected(client, stop));
         }
         let first_attempt = async {
             tokio::select! {
@@ -127,12 +127,12 @@ impl Connections {
             Err(_) => warn!("redis does not answer yet, trying on"),
         }
         let (watchdog, advisor) = (Arc::clone(self), Arc::clone(self));
-        let stop = tasks.ending().clone();
-        tasks.spawn("redis watchdog", async move {
+        let stop = tasks.closing().clone();
+        tasks.spawn_beneath("redis watchdog", async move {
             watchdog.watch(stop, events).await
         });
-        let stop = tasks.ending().clone();
-        tasks.spawn(
+        let stop = tasks.closing().clone();
+        tasks.spawn_beneath(
             "redis advice",
             async move { advisor.advise(errors, stop).await },
         );

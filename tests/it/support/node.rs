@@ -171,6 +171,7 @@ impl Drop for TestNode {
     fn drop(&mut self) {
         self.gateway.tasks.stop();
         self.gateway.tasks.ending().cancel();
+        self.gateway.tasks.closing().cancel();
     }
 }
 
