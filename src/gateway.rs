@@ -51,7 +51,7 @@ use crate::{
         memory::MemoryStore,
         redis::{RedisSettings, RedisStore},
     },
-    telemetry::metrics::{Gauge, Metrics},
+    telemetry::metrics::{Gauge, Metrics, Refresh, Sampled},
     trials::Trials,
     upstream::{self, Upstreams},
 };
@@ -256,6 +256,9 @@ impl Gateway {
             metrics,
             tasks,
         });
+        gateway
+            .metrics
+            .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
         let signals = Signals::listen()?;
         Ok(Bound {
@@ -402,6 +405,24 @@ impl Bound {
             Some(failure) => Err(failure.into()),
             None => Ok(()),
         }
+    }
+}
+
+/// What the store and the cache count, for the metrics.
+fn sampled(
+    store: &Arc<dyn Store>,
+    counters: &Arc<cache::Counters>,
+) -> impl Fn() -> Sampled + Send + Sync + 'static {
+    let (store, counters) = (Arc::clone(store), Arc::clone(counters));
+    move || Sampled {
+        store_reachable: store.is_reachable(),
+        store_failures: store.failures(),
+        refreshes: [
+            (Refresh::Stored, counters.refreshed.get()),
+            (Refresh::Refused, counters.writes_refused.get()),
+            (Refresh::Failed, counters.refresh_failed.get()),
+            (Refresh::Elsewhere, counters.refresh_held.get()),
+        ],
     }
 }
 

@@ -56,6 +56,16 @@ pub enum StoreError {
     Refused(String),
 }
 
+/// Commands without a usable answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Failures {
+    /// Without any: [`StoreError::Unreachable`]. Those that an open circuit
+    /// kept from being sent are not among them.
+    pub unreachable: u64,
+    /// Answered with an error: [`StoreError::Refused`].
+    pub refused: u64,
+}
+
 /// Half a SHA-256: names things whose full name is long or secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShortDigest([u8; 16]);
@@ -367,6 +377,11 @@ pub trait Store: Leases + Rosters + Registry + Rates + Send + Sync + fmt::Debug 
 
     /// Whether the last commands were answered. Cheap: no I/O.
     fn is_reachable(&self) -> bool;
+
+    /// Commands without a usable answer, since the node started.
+    fn failures(&self) -> Failures {
+        Failures::default()
+    }
 
     /// Looks at a slot; the payload travels only when the generation is not `known`.
     async fn entry(&self, key: &EntryKey, known: Option<Fence>) -> Result<Lookup, StoreError>;

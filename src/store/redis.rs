@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Channel, EntryKey, EntryWrite, Event, Fence, Found, LockOutcome, Lookup, Position, Rank,
-    RecordKey, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey, StreamWatch,
-    SubjectKey, WriteOutcome, wake::Wakers,
+    Channel, EntryKey, EntryWrite, Event, Failures, Fence, Found, LockOutcome, Lookup, Position,
+    Rank, RecordKey, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey,
+    StreamWatch, SubjectKey, WriteOutcome, wake::Wakers,
 };
 use crate::lifecycle::Tasks;
 use client::Connections;
@@ -172,6 +172,10 @@ impl Store for RedisStore {
 
     fn is_reachable(&self) -> bool {
         self.connections.is_reachable()
+    }
+
+    fn failures(&self) -> Failures {
+        self.connections.failures()
     }
 
     async fn entry(&self, key: &EntryKey, known: Option<Fence>) -> Result<Lookup, StoreError> {

@@ -22,7 +22,7 @@ use prometheus::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::names;
-use crate::{cache::CacheStatus, ids::ServerId, servers::Replica, store::StoreError};
+use crate::{cache::CacheStatus, ids::ServerId, servers::Replica, store::Failures};
 
 pub(crate) mod instruments;
 #[cfg(test)]
@@ -58,8 +58,6 @@ pub enum Outcome {
 pub enum Refresh {
     /// Fetched and stored.
     Stored,
-    /// Fetched, not fit to be stored.
-    NotStored,
     /// Fetched, but a newer generation was stored meanwhile.
     Refused,
     /// The fetch failed.
@@ -166,18 +164,11 @@ impl Outcome {
 }
 
 impl Refresh {
-    const ALL: [Self; 5] = [
-        Self::Stored,
-        Self::NotStored,
-        Self::Refused,
-        Self::Failed,
-        Self::Elsewhere,
-    ];
+    const ALL: [Self; 4] = [Self::Stored, Self::Refused, Self::Failed, Self::Elsewhere];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
-            Self::NotStored => "not_stored",
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Elsewhere => "elsewhere",
@@ -244,6 +235,26 @@ pub struct Metrics {
     answered: AtomicU64,
     log_lines_dropped: IntCounter,
     dropped_lines: OnceLock<ErrorCounter>,
+    source: OnceLock<Source>,
+}
+
+/// What other parts count by themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampled {
+    /// Whether the store answers.
+    pub store_reachable: bool,
+    /// Store commands without a usable answer.
+    pub store_failures: Failures,
+    /// Refreshes of the cache so far.
+    pub refreshes: [(Refresh, u64); 4],
+}
+
+struct Source(Box<dyn Fn() -> Sampled + Send + Sync>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source")
+    }
 }
 
 impl Default for Metrics {
@@ -284,6 +295,7 @@ impl Metrics {
                 .counter(&registry)
                 .with_label_values(&none),
             dropped_lines: OnceLock::new(),
+            source: OnceLock::new(),
             registry,
         };
         metrics.start_at_zero();
@@ -350,11 +362,6 @@ impl Metrics {
             .inc();
     }
 
-    /// A refresh has ended.
-    pub fn refresh(&self, outcome: Refresh) {
-        self.refreshes.with_label_values(&[outcome.as_str()]).inc();
-    }
-
     /// A call is sent again.
     pub fn retry(&self, server: &ServerId, why: Retry) {
         self.retries
@@ -374,17 +381,27 @@ impl Metrics {
         })
     }
 
-    /// The store did not do what it was asked.
-    pub fn store_failure(&self, error: &StoreError) {
-        match error {
-            StoreError::Unreachable(_) => self.store_unreachable.inc(),
-            StoreError::Refused(_) => self.store_refused.inc(),
-        }
+    /// Has what other parts count by themselves asked for when the values are read.
+    pub fn sample(&self, source: impl Fn() -> Sampled + Send + Sync + 'static) {
+        // A second source (a second node in a test) is not asked.
+        self.source.set(Source(Box::new(source))).ok();
     }
 
-    /// Whether the store answers.
-    pub fn store_reachable(&self, reachable: bool) {
-        self.store_reachable.set(i64::from(reachable));
+    fn take_samples(&self) {
+        let Some(Source(source)) = self.source.get() else {
+            return;
+        };
+        let sampled = source();
+        let raise = |counter: &IntCounter, to: u64| {
+            counter.inc_by(to.saturating_sub(counter.get()));
+        };
+        self.store_reachable.set(i64::from(sampled.store_reachable));
+        raise(&self.store_unreachable, sampled.store_failures.unreachable);
+        raise(&self.store_refused, sampled.store_failures.refused);
+        for (outcome, count) in sampled.refreshes {
+            let counter = self.refreshes.with_label_values(&[outcome.as_str()]);
+            raise(&counter, count);
+        }
     }
 
     /// Counts one thing until the guard is dropped.
@@ -433,6 +450,7 @@ impl Metrics {
 
     /// The values now.
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.take_samples();
         if let Some(counter) = self.dropped_lines.get() {
             let dropped = counter.dropped_lines() as u64;
             let known = self.log_lines_dropped.get();

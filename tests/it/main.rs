@@ -9,6 +9,7 @@
 mod balancing;
 mod cache;
 mod cli;
+mod cluster;
 mod drain;
 mod fidelity;
 mod isolation;
