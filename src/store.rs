@@ -20,12 +20,14 @@ use crate::ids::{ReplicaId, ServerId, hex};
 
 pub mod leases;
 pub mod memory;
+pub mod permits;
 pub mod redis;
 pub mod registry;
 pub mod rosters;
 mod wake;
 
 use leases::Leases;
+use permits::Permits;
 use registry::Registry;
 use rosters::Rosters;
 
@@ -359,7 +361,9 @@ pub struct StreamBounds {
 /// time-out when the store does not answer, and [`StoreError::Refused`] when
 /// it answers with an error.
 #[async_trait]
-pub trait Store: Leases + Rosters + Registry + Send + Sync + fmt::Debug + 'static {
+pub trait Store:
+    Leases + Rosters + Permits + Registry + Send + Sync + fmt::Debug + 'static
+{
     /// For people: `embedded`, or the Redis address without its password.
     fn description(&self) -> String;
 

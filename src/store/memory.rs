@@ -21,11 +21,14 @@ use super::{
     StreamWatch, SubjectKey, WriteOutcome, leases::Duty, registry::Table, rosters::RosterKey,
     wake::Wakers,
 };
+use crate::ids::ReplicaId;
 use expiring::{Expiring, Full};
+use permits::Holders;
 use rosters::Roster;
 
 mod expiring;
 mod leases;
+mod permits;
 mod registry;
 mod rosters;
 
@@ -79,6 +82,7 @@ struct State {
     leases_wanted: Expiring<Duty, Arc<str>>,
     fenced: Expiring<RecordKey, (Fence, Bytes)>,
     rosters: HashMap<RosterKey, Roster>,
+    permits: HashMap<ReplicaId, Holders>,
     registry: Table,
 }
 
@@ -118,6 +122,7 @@ impl MemoryStore {
                 leases_wanted: Expiring::new(bounds.marks),
                 fenced: Expiring::new(bounds.records),
                 rosters: HashMap::new(),
+                permits: HashMap::new(),
                 registry: Table::default(),
             }),
             started: Instant::now(),

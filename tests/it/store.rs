@@ -20,8 +20,13 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::support::{eventually, redis::RedisServer};
 
+mod permits;
 mod registry;
 
+use permits::{
+    permits_are_divided_fairly_and_what_is_used_is_kept, permits_of_the_silent_are_free,
+    permits_together_never_exceed_the_bound,
+};
 use registry::{
     a_registry_that_was_lost_is_restored_once, editions_of_the_registry_grow,
     registered_servers_are_kept_by_name, the_registry_has_a_bound,
@@ -57,6 +62,9 @@ macro_rules! contract {
 }
 
 contract!(
+    permits_are_divided_fairly_and_what_is_used_is_kept,
+    permits_of_the_silent_are_free,
+    permits_together_never_exceed_the_bound,
     a_lock_is_held_until_given_back,
     a_lock_ends_with_its_time_to_live,
     only_the_holder_extends_or_gives_back,
