@@ -41,6 +41,7 @@ use crate::{
     lists::{self, Listing, Lists, Target},
     load::Loads,
     mcp::{error::RpcError, seal::Sealer},
+    permits::Permits,
     registry::{self, Affected, Registry},
     relay::{self, Relay},
     servers::Servers,
@@ -285,6 +286,12 @@ impl Gateway {
             self.tasks.clone(),
         ));
         self.tasks.spawn("trials", trials.run());
+        let permits = Permits::new(
+            Arc::clone(&self.servers),
+            Arc::clone(&self.store),
+            Arc::clone(&self.membership),
+        );
+        self.until_ending("permits", permits.run());
         // Without a store of several nodes there is nobody to tell.
         if self.config.redis.is_some() {
             let me = self.membership.me().clone();
