@@ -41,6 +41,7 @@ use crate::{
     lists::{self, Listing, Lists, Target},
     load::Loads,
     mcp::{Raw, error::RpcError, json::RawObject, method::TOOLS_CALL, seal::Sealer},
+    permits::Permits,
     rates::{Client, Limited, Limiter},
     registry::{self, Affected, Registry},
     relay::{self, Relay},
@@ -297,6 +298,12 @@ impl Gateway {
             self.tasks.clone(),
         ));
         self.tasks.spawn("trials", trials.run());
+        let permits = Permits::new(
+            Arc::clone(&self.servers),
+            Arc::clone(&self.store),
+            Arc::clone(&self.membership),
+        );
+        self.until_ending("permits", permits.run());
         // Without a store of several nodes there is nobody to tell.
         if self.config.redis.is_some() {
             let me = self.membership.me().clone();

@@ -3,7 +3,8 @@
 //! In reading order: a request arrives in [`http`], is understood with
 //! [`mcp`], answered from [`lists`] (over [`cache`]) or relayed by [`relay`]
 //! to a replica chosen by [`balance`] and reached through [`upstream`].
-//! [`breaker`], [`trials`] and [`load`] say which replicas are fit and how busy.
+//! [`breaker`], [`trials`] and [`load`] say which replicas are fit and how busy,
+//! [`permits`] how many calls they take.
 //! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
 //! the state that nodes share. [`gateway`] puts the parts together,
 //! [`lifecycle`] ends them in order.
@@ -24,6 +25,7 @@ pub mod lifecycle;
 pub mod lists;
 pub mod load;
 pub mod mcp;
+pub mod permits;
 pub mod rates;
 pub mod registry;
 pub mod relay;

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    balance::{Load, Policy},
+    balance::{Choices, Load, Policy},
     breaker::{Breaker, Told},
     ids::{ReplicaId, ServerId},
     rates::ServerRates,
@@ -35,15 +35,19 @@ use retry_budget::RetryBudget;
 use traffic::Traffic;
 
 mod condition;
+mod gate;
 mod retry_budget;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
+pub use gate::{Gate, InFlightLimit, Place, Turned};
 pub use traffic::InFlight;
 
 /// Draws that may hit a replica tried before, until all are looked through.
 const DRAWS: usize = 3;
+/// Queues a call waits in at once.
+const QUEUES: usize = 4;
 
 /// A server and its replicas, immutable once published.
 #[derive(Debug)]
@@ -156,7 +160,7 @@ impl Server {
             };
             let picked = replica(choices.pick(policy, turn, load, random)?);
             if !tried.contains(&picked.id) {
-                return Some(Arc::clone(picked));
+                return Some(self.with_room(&choices, picked, tried));
             }
         }
         // A retry, among few: those that are usable, then whoever is left.
@@ -171,6 +175,38 @@ impl Server {
             .min_by(cheapest)
             .or_else(|| self.replicas.iter().filter(untried).min_by(cheapest))
             .cloned()
+    }
+
+    /// `picked`, or if calls have to wait there, another one where they have not.
+    fn with_room(
+        &self,
+        choices: &Choices,
+        picked: &Arc<Replica>,
+        tried: &[ReplicaId],
+    ) -> Arc<Replica> {
+        if !picked.is_full() {
+            return Arc::clone(picked);
+        }
+        let others = choices.indices().iter();
+        let others = others.map(|&index| &self.replicas[index as usize]);
+        let mut others = others.filter(|other| !tried.contains(&other.id));
+        Arc::clone(others.find(|other| !other.is_full()).unwrap_or(picked))
+    }
+
+    /// Where a call that has to wait may wait as well as at `picked`: whoever
+    /// has room first takes it. A few usable replicas, itself first.
+    #[must_use]
+    pub fn queues(&self, picked: &Arc<Replica>, tried: &[ReplicaId]) -> Vec<Arc<Replica>> {
+        let choices = self.usable.choices(&self.replicas);
+        let start = rand::random_range(0..choices.len().max(1));
+        let others = choices.indices().iter().cycle().skip(start);
+        let others = others.take(choices.len());
+        let others = others.map(|&index| &self.replicas[index as usize]);
+        let others = others.filter(|one| one.id != picked.id && !tried.contains(&one.id));
+        std::iter::once(picked)
+            .chain(others.take(QUEUES - 1))
+            .cloned()
+            .collect()
     }
 
     /// The replica a new client session goes to, leaving out those already
@@ -243,6 +279,8 @@ pub struct Replica {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     traffic: Traffic,
     condition: Condition,
+    /// Where calls in flight are limited.
+    gate: Option<Arc<Gate>>,
 }
 
 /// How a replica is reached.
@@ -291,6 +329,7 @@ impl Replica {
             headers: Vec::new(),
             traffic: Traffic::new(),
             condition: Condition::default(),
+            gate: None,
         }
     }
 
@@ -299,6 +338,24 @@ impl Replica {
     pub fn with_headers(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
         self.headers = headers;
         self
+    }
+
+    /// The same replica, taking so many calls at once.
+    #[must_use]
+    pub fn limited(mut self, limit: Option<InFlightLimit>) -> Self {
+        self.gate = limit.map(Gate::new);
+        self
+    }
+
+    /// What calls pass where those in flight are limited.
+    #[must_use]
+    pub fn gate(&self) -> Option<&Arc<Gate>> {
+        self.gate.as_ref()
+    }
+
+    /// Whether a call would have to wait.
+    fn is_full(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.is_full())
     }
 
     /// Requests this node has in flight to the replica.
@@ -399,6 +456,7 @@ pub struct Servers {
     snapshot: ArcSwap<Vec<Arc<Server>>>,
     generation: watch::Sender<u64>,
     conditions: Arc<Notify>,
+    starving: Arc<Notify>,
     metrics: Option<Arc<Metrics>>,
 }
 
@@ -416,6 +474,7 @@ impl Servers {
             snapshot: ArcSwap::default(),
             generation: watch::Sender::new(0),
             conditions: Arc::default(),
+            starving: Arc::default(),
             metrics,
         };
         known.meet(&servers);
@@ -434,6 +493,8 @@ impl Servers {
     fn meet(&self, servers: &[Arc<Server>]) {
         for server in servers {
             server.usable.tell(&self.conditions);
+            let gates = server.replicas.iter().filter_map(|replica| replica.gate());
+            gates.for_each(|gate| gate.tell(&self.starving));
             if let Some(metrics) = &self.metrics {
                 let metrics = metrics.breakers(&server.id);
                 for replica in &server.replicas {
@@ -447,6 +508,12 @@ impl Servers {
     /// For one listener. Cancel safe.
     pub async fn condition_changed(&self) {
         self.conditions.notified().await;
+    }
+
+    /// Completes when calls have begun to wait at a gate since the last time.
+    /// For one listener. Cancel safe.
+    pub(crate) async fn starving(&self) {
+        self.starving.notified().await;
     }
 
     /// Wakes whoever waits for conditions to change.

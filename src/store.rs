@@ -20,6 +20,7 @@ use crate::ids::{ReplicaId, ServerId, hex};
 
 pub mod leases;
 pub mod memory;
+pub mod permits;
 pub mod rates;
 pub mod redis;
 pub mod registry;
@@ -27,6 +28,7 @@ pub mod rosters;
 mod wake;
 
 use leases::Leases;
+use permits::Permits;
 use rates::Rates;
 use registry::Registry;
 use rosters::Rosters;
@@ -371,7 +373,9 @@ pub struct StreamBounds {
 /// time-out when the store does not answer, and [`StoreError::Refused`] when
 /// it answers with an error.
 #[async_trait]
-pub trait Store: Leases + Rosters + Registry + Rates + Send + Sync + fmt::Debug + 'static {
+pub trait Store:
+    Leases + Rosters + Permits + Registry + Rates + Send + Sync + fmt::Debug + 'static
+{
     /// For people: `embedded`, or the Redis address without its password.
     fn description(&self) -> String;
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     balance::Policy,
     ids::ServerId,
-    servers::{Endpoint, StdioCommand},
+    servers::{Endpoint, InFlightLimit, StdioCommand},
     store::rates::Rate,
 };
 
@@ -44,6 +44,12 @@ pub struct ServerConfig {
     pub rate_limit: Option<Rate>,
     /// Calls of one client to single tools. Default: no limit.
     pub tool_rate_limits: BTreeMap<String, Rate>,
+    /// Calls that each replica takes at once, from the whole fleet. Default: any number.
+    pub max_in_flight: Option<u32>,
+    /// Calls of a node that may wait for a place, where there is a maximum. Default 100.
+    pub queue: usize,
+    /// How long each may wait. Default 5 s.
+    pub queue_timeout: Duration,
     /// Where the definition came from, for people.
     pub origin: &'static str,
 }
@@ -71,8 +77,23 @@ impl ServerConfig {
             stateless: false,
             rate_limit: None,
             tool_rate_limits: BTreeMap::new(),
+            max_in_flight: None,
+            queue: 100,
+            queue_timeout: Duration::from_secs(5),
             origin: "config",
         }
+    }
+}
+
+impl ServerConfig {
+    /// What a replica takes at once, if that is limited.
+    #[must_use]
+    pub fn limit(&self) -> Option<InFlightLimit> {
+        self.max_in_flight.map(|max| InFlightLimit {
+            max,
+            queue: self.queue,
+            queue_timeout: self.queue_timeout,
+        })
     }
 }
 
@@ -152,6 +173,13 @@ fn read_one(mut section: Section<'_>) -> Option<ServerConfig> {
         stateless: section.read("stateless", defaults.stateless, values::boolean),
         rate_limit: section.optional("rate_limit", rates::rate),
         tool_rate_limits: rates::by_tool(&mut section, "tool_rate_limits"),
+        max_in_flight: section.optional("max_in_flight", values::count(1..=100_000)),
+        queue: section.read("queue", defaults.queue, values::count(0..=100_000)),
+        queue_timeout: section.read(
+            "queue_timeout",
+            defaults.queue_timeout,
+            values::duration(millis(10)..=millis(86_400_000)),
+        ),
         ..defaults
     };
     section.finish();

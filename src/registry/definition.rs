@@ -37,9 +37,14 @@ pub fn configured(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {
 pub(super) fn build(config: &ServerConfig, before: Option<&Server>) -> Server {
     let replica = |wanted: &ReplicaConfig| {
         let built = Replica::new(config.id.clone(), wanted.endpoint.clone(), wanted.weight);
-        let built = built.with_headers(config.headers.clone());
+        let limit = config.limit();
+        let built = built.with_headers(config.headers.clone()).limited(limit);
         match before.and_then(|before| before.replica(built.id.as_str())) {
-            Some(known) if known.weight == built.weight && known.headers == built.headers => {
+            Some(known)
+                if known.weight == built.weight
+                    && known.headers == built.headers
+                    && known.gate().map(|gate| *gate.limit()) == limit =>
+            {
                 Arc::clone(known)
             }
             Some(_) | None => Arc::new(built),

@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select_ok};
 use tokio::time::Instant;
 
 use super::{Call, Relay, RelayError};
@@ -20,8 +20,8 @@ use crate::{
         message::{Answer, RequestId},
         version::Era,
     },
-    servers::{InFlight, Replica, Server},
-    telemetry::metrics::Retry,
+    servers::{InFlight, Place, Replica, Server, Turned},
+    telemetry::metrics::{QueueWait, Retry},
     upstream::{ClientSession, Event, Exchange, Outgoing, SessionUse, UpstreamError},
 };
 
@@ -62,6 +62,9 @@ impl Relay {
             return Err(RelayError::NoReplica { server });
         };
         loop {
+            let place = self
+                .pass_gate(call, &mut chosen, &attempts.tried, deadline)
+                .await?;
             let in_flight = chosen.replica.begin();
             let error = match self.send(call, &chosen.replica, deadline).await {
                 Ok(exchange) => {
@@ -69,13 +72,14 @@ impl Relay {
                         exchange,
                         server: server.id.clone(),
                         in_flight,
+                        _place: place,
                         again: Again::new(self, call, attempts),
                     });
                 }
                 Err(error) => error,
             };
             in_flight.tells(error.tells());
-            drop(in_flight);
+            drop((in_flight, place));
             tracing::info!(
                 replica = %chosen.replica.id,
                 error = &error as &dyn std::error::Error,
@@ -94,6 +98,55 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Waits for a place where replicas take so many calls only: at the chosen
+    /// one, and while it has none also at others, unless the call belongs there.
+    async fn pass_gate(
+        &self,
+        call: &Call,
+        chosen: &mut Chosen,
+        tried: &[ReplicaId],
+        deadline: Instant,
+    ) -> Result<Option<Place>, RelayError> {
+        let Some(gate) = chosen.replica.gate() else {
+            return Ok(None);
+        };
+        if let Some(place) = gate.try_enter() {
+            return Ok(Some(place));
+        }
+        let begun = Instant::now();
+        let queues = match call.session {
+            Some(_) => vec![Arc::clone(&chosen.replica)],
+            None => call.server.queues(&chosen.replica, tried),
+        };
+        let entering = queues.into_iter().filter_map(|replica| {
+            let gate = Arc::clone(replica.gate()?);
+            Some(Box::pin(async move {
+                gate.enter(deadline).await.map(|place| (replica, place))
+            }))
+        });
+        let entered = select_ok(entering).await;
+        let (how, passed) = match entered {
+            Ok(((replica, place), _others)) => {
+                chosen.replica = replica;
+                (QueueWait::Passed, Ok(Some(place)))
+            }
+            Err(Turned::QueueFull) => (
+                QueueWait::Full,
+                Err("too many calls wait for the server (max_in_flight, queue)"),
+            ),
+            Err(Turned::WaitedTooLong) => (
+                QueueWait::TooLong,
+                Err("the server is busy (max_in_flight, queue_timeout)"),
+            ),
+        };
+        let server = &call.server.id;
+        self.metrics.queue_wait(server, how, begun.elapsed());
+        passed.map_err(|why| RelayError::Upstream {
+            server: server.clone(),
+            source: UpstreamError::Busy(why),
+        })
     }
 
     async fn send(
@@ -216,6 +269,7 @@ pub(crate) struct Begun {
     exchange: Exchange,
     server: ServerId,
     in_flight: InFlight,
+    _place: Option<Place>,
     /// Until the replica has said something, for calls that can be repeated.
     again: Option<Box<Again>>,
 }

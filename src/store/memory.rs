@@ -21,11 +21,14 @@ use super::{
     StreamWatch, SubjectKey, WriteOutcome, leases::Duty, rates::RateKey, registry::Table,
     rosters::RosterKey, wake::Wakers,
 };
+use crate::ids::ReplicaId;
 use expiring::{Expiring, Full};
+use permits::Holders;
 use rosters::Roster;
 
 mod expiring;
 mod leases;
+mod permits;
 mod rates;
 mod registry;
 mod rosters;
@@ -80,6 +83,7 @@ struct State {
     leases_wanted: Expiring<Duty, Arc<str>>,
     fenced: Expiring<RecordKey, (Fence, Bytes)>,
     rosters: HashMap<RosterKey, Roster>,
+    permits: HashMap<ReplicaId, Holders>,
     registry: Table,
     rates: Expiring<RateKey, u64>,
 }
@@ -120,6 +124,7 @@ impl MemoryStore {
                 leases_wanted: Expiring::new(bounds.marks),
                 fenced: Expiring::new(bounds.records),
                 rosters: HashMap::new(),
+                permits: HashMap::new(),
                 registry: Table::default(),
                 rates: Expiring::new(bounds.marks),
             }),

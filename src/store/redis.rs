@@ -42,6 +42,7 @@ mod client;
 mod config;
 mod keys;
 mod leases;
+mod permits;
 mod rates;
 mod registry;
 mod rosters;

@@ -81,6 +81,27 @@ pub enum Retry {
     VersionChanged,
 }
 
+/// How a call's wait for a place at a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueWait {
+    /// It got one.
+    Passed,
+    /// It did not wait: too many did.
+    Full,
+    /// It waited as long as it may.
+    TooLong,
+}
+
+impl QueueWait {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Full => "full",
+            Self::TooLong => "too_long",
+        }
+    }
+}
+
 /// Things of which there are so many at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gauge {
@@ -225,6 +246,7 @@ pub struct Metrics {
     cache: IntCounterVec,
     refreshes: IntCounterVec,
     retries: IntCounterVec,
+    queue_waits: HistogramVec,
     breakers_open: IntGaugeVec,
     breaker_turns: IntCounterVec,
     store_unreachable: IntCounter,
@@ -281,6 +303,7 @@ impl Metrics {
             cache: instruments::CACHE.counter(&registry),
             refreshes: instruments::REFRESHES.counter(&registry),
             retries: instruments::RETRIES.counter(&registry),
+            queue_waits: instruments::QUEUE_WAITS.histogram(&registry),
             breakers_open: instruments::BREAKERS_OPEN.gauge(&registry),
             breaker_turns: instruments::BREAKER_TURNS.counter(&registry),
             store_unreachable: store_failures.with_label_values(&["unreachable"]),
@@ -369,6 +392,13 @@ impl Metrics {
             .inc();
     }
 
+    /// A call could not begin at once.
+    pub fn queue_wait(&self, server: &ServerId, how: QueueWait, took: Duration) {
+        self.queue_waits
+            .with_label_values(&[server.as_str(), how.as_str()])
+            .observe(took.as_secs_f64());
+    }
+
     /// The instruments of a server's circuit breakers, from zero.
     #[must_use]
     pub fn breakers(&self, server: &ServerId) -> Arc<BreakerMetrics> {
@@ -438,6 +468,7 @@ impl Metrics {
         forget(&self.server_operation, server);
         forget(&self.client_operation, server);
         forget(&self.retries, server);
+        forget(&self.queue_waits, server);
         forget(&self.breakers_open, server);
         forget(&self.breaker_turns, server);
     }

@@ -2,6 +2,7 @@
 //! breakers, retries.
 
 mod breakers;
+mod limits;
 mod load;
 mod retries;
 

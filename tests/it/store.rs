@@ -20,9 +20,14 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::support::{eventually, redis::RedisServer};
 
+mod permits;
 mod rates;
 mod registry;
 
+use permits::{
+    permits_are_divided_fairly_and_what_is_used_is_kept, permits_of_the_silent_are_free,
+    permits_together_never_exceed_the_bound,
+};
 use rates::{a_limit_gives_its_burst_and_says_when_to_return, limits_are_apart, tokens_come_back};
 use registry::{
     a_registry_that_was_lost_is_restored_once, editions_of_the_registry_grow,
@@ -59,6 +64,9 @@ macro_rules! contract {
 }
 
 contract!(
+    permits_are_divided_fairly_and_what_is_used_is_kept,
+    permits_of_the_silent_are_free,
+    permits_together_never_exceed_the_bound,
     a_lock_is_held_until_given_back,
     a_lock_ends_with_its_time_to_live,
     only_the_holder_extends_or_gives_back,

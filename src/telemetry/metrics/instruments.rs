@@ -61,6 +61,12 @@ pub(crate) const RETRIES: Instrument = Instrument {
     about: "Calls that were sent again, by why",
     labels: &[names::SERVER, names::REASON],
 };
+pub(crate) const QUEUE_WAITS: Instrument = Instrument {
+    name: "mcp_fleet.queue.wait",
+    unit: "s",
+    about: "Waits of calls for a place at a server with max_in_flight, by how they ended",
+    labels: &[names::SERVER, names::OUTCOME],
+};
 pub(crate) const BREAKERS_OPEN: Instrument = Instrument {
     name: "mcp_fleet.breaker.open",
     unit: "{replica}",
@@ -111,12 +117,13 @@ pub(crate) const BUILD: Instrument = Instrument {
 };
 
 /// All of them; the exporter finds a family's OpenTelemetry name here.
-pub(crate) const ALL: [Instrument; 13] = [
+pub(crate) const ALL: [Instrument; 14] = [
     SERVER_OPERATION,
     CLIENT_OPERATION,
     CACHE,
     REFRESHES,
     RETRIES,
+    QUEUE_WAITS,
     BREAKERS_OPEN,
     BREAKER_TURNS,
     STORE_FAILURES,

@@ -8,10 +8,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use mcp_fleet::ids::ReplicaId;
 use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
     leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
+    permits::{PermitRequest, Permits, Permitted},
     rates::{Rate, RateKey, Rates, Taken},
     registry::{Change, Changed, Edition, Registry, Table},
     rosters::{RosterChange, RosterKey, RosterLine, Rosters},
@@ -209,6 +211,18 @@ impl Rosters for DeafStore {
         ttl: Duration,
     ) -> Result<Vec<RosterLine>, StoreError> {
         self.inner.roster(key, writer, change, ttl).await
+    }
+}
+
+#[async_trait]
+impl Permits for DeafStore {
+    async fn permits(
+        &self,
+        replica: &ReplicaId,
+        holder: &str,
+        request: PermitRequest,
+    ) -> Result<Permitted, StoreError> {
+        self.inner.permits(replica, holder, request).await
     }
 }
 
