@@ -44,6 +44,22 @@ def build() -> dict[str, str]:
     return _cargo(ROOT, "--bin", "mcp-fleet") | _cargo(HERE)
 
 
+def build_tools() -> dict[str, str]:
+    """The same without the gateway."""
+    return _cargo(HERE)
+
+
+def commit() -> str:
+    """What is measured; `-changed` when the tree is not as it was committed."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    drivers = [f"loadtests/{name}" for name in ("src", "driver", "run", "soak", "redis-cost")]
+    present = [name for name in drivers if (ROOT / name).exists()]
+    changed = git("status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock", *present).strip()
+    return git("rev-parse", "--short=10", "HEAD").strip() + ("-changed" if changed else "")
+
+
 def start(processes: Processes, binaries: dict[str, str]) -> Fleet:
     """Starts one node in front of one upstream, and the bare proxy in front of the same."""
     processes.start("upstream", [binaries["upstream"], "127.0.0.1:0"])

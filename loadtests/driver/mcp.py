@@ -32,12 +32,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; a body is split where the id of its message goes."""
+    """One HTTP request; a body is split where the id of its message goes, if it has one."""
 
     method: str
     path: str
     headers: dict[str, str] = field(default_factory=dict)
-    body: tuple[str, str] | None = None
+    body: tuple[str, ...] | None = None
 
     def send(self, host: str, id: int | None = None) -> Answer:
         body = None if self.body is None else str(next(_IDS) if id is None else id).join(self.body)
@@ -80,20 +80,30 @@ def legacy(path: str, session: str, method: str, **params) -> Request:
     return Request("POST", path, headers, _message(method, params))
 
 
-def open_session(host: str, path: str) -> str:
-    """Opens a session as a client does, and returns its id."""
+def initialize(path: str) -> Request:
+    """The first request of a session."""
     params = {
         "protocolVersion": LEGACY,
         "capabilities": {},
         "clientInfo": {"name": "loadtests", "version": "1"},
     }
-    answer = Request("POST", path, _common(), _message("initialize", params)).send(host)
+    return Request("POST", path, _common(), _message("initialize", params))
+
+
+def initialized(path: str, session: str) -> Request:
+    """The notification that follows it."""
+    headers = {**_common(), "MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": session}
+    notification = '{"jsonrpc":"2.0","method":"notifications/initialized"}'
+    return Request("POST", path, headers, (notification,))
+
+
+def open_session(host: str, path: str) -> str:
+    """Opens a session as a client does, and returns its id."""
+    answer = initialize(path).send(host)
     session = answer.headers.get("Mcp-Session-Id")
     if answer.status != 200 or session is None:
         raise WrongAnswer(f"initialize: {answer.status} {answer.body[:500]!r}")
-    headers = {**_common(), "MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": session}
-    notification = '{"jsonrpc":"2.0","method":"notifications/initialized"}'
-    noted = Request("POST", path, headers, (notification, "")).send(host, id="")
+    noted = initialized(path, session).send(host)
     if noted.status != 202:
         raise WrongAnswer(f"notifications/initialized: {noted.status} {noted.body[:500]!r}")
     return session

@@ -39,12 +39,28 @@ class Processes:
 
     def start(self, name: str, command: list[str]) -> int:
         """Starts a process whose output goes to a log, and returns its id."""
-        with open(self.log(name), "wb") as log:
+        with open(self.log(name), "ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
             )
         self._started.append((name, process))
         return process.pid
+
+    def kill(self, name: str) -> None:
+        """Ends a process without a word; the same name may be started again."""
+        process = self._forget(name)
+        process.kill()
+        process.wait()
+
+    def stop(self, name: str, seconds: float) -> int:
+        """Asks a process to end and returns its exit code."""
+        process = self._forget(name)
+        process.terminate()
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
 
     def pid(self, name: str) -> int:
         return self._process(name).pid
@@ -76,6 +92,11 @@ class Processes:
                 return answer
             time.sleep(0.05)
         raise StartError(f"{name} {complaint}\n{self.log(name).read_text()[-2000:]}")
+
+    def _forget(self, name: str) -> subprocess.Popen:
+        process = self._process(name)
+        self._started.remove((name, process))
+        return process
 
     def _process(self, name: str) -> subprocess.Popen:
         return next(process for started, process in self._started if started == name)

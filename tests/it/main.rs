@@ -13,6 +13,7 @@ mod cluster;
 mod drain;
 mod fidelity;
 mod isolation;
+mod model;
 mod rate_limits;
 mod redis;
 mod redis_cost;

@@ -7,7 +7,7 @@ use hyper::{
 use serde_json::value::RawValue;
 
 use crate::{
-    Answer, Upstream,
+    Answer, Face, Upstream,
     counts::Counts,
     json,
     message::{self, Message},
@@ -33,6 +33,7 @@ const HINTS: &str = r#""ttlMs":3600000,"cacheScope":"public""#;
 /// Answers a request of 2026-07-28.
 pub(crate) fn modern(
     upstream: &Upstream,
+    face: &Face<'_>,
     headers: &HeaderMap,
     body: &[u8],
 ) -> serde_json::Result<Answer> {
@@ -53,7 +54,9 @@ pub(crate) fn modern(
         "server/discover" => json(message::result(
             id,
             &[
-                r#""resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"#,
+                r#""resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":"#,
+                tools_capability(face),
+                "},",
                 HINTS,
                 r#","_meta":{"io.modelcontextprotocol/serverInfo":"#,
                 SERVER_INFO,
@@ -64,7 +67,7 @@ pub(crate) fn modern(
             id,
             &[
                 r#""resultType":"complete","tools":"#,
-                upstream.catalogue.as_str(),
+                face.tools,
                 ",",
                 HINTS,
             ],
@@ -89,6 +92,11 @@ pub(crate) fn modern(
             ];
             json(message::result(id, &result))
         }
+        "subscriptions/listen" if face.changes => {
+            let params = message.members()?;
+            let filter = params.get("notifications").map_or("{}", |raw| raw.get());
+            upstream.changes.listen(id, filter)
+        }
         _ => refused(StatusCode::NOT_FOUND, id, -32601, "method not found"),
     })
 }
@@ -96,13 +104,14 @@ pub(crate) fn modern(
 /// Answers a request of 2025-11-25.
 pub(crate) fn legacy(
     upstream: &Upstream,
+    face: &Face<'_>,
     headers: &HeaderMap,
     body: &[u8],
 ) -> serde_json::Result<Answer> {
     let message = Message::parse(body)?;
     upstream.counts.request(message.method);
     if let (Some(id), "initialize") = (message.id, message.method) {
-        return Ok(open_session(upstream, id));
+        return Ok(open_session(upstream, face, id));
     }
     match headers.get(&SESSION).map(HeaderValue::as_bytes) {
         Some(session) if session.starts_with(SESSION_PREFIX.as_bytes()) => {}
@@ -121,10 +130,7 @@ pub(crate) fn legacy(
         ));
     }
     Ok(match message.method {
-        "tools/list" => json(message::result(
-            id,
-            &[r#""tools":"#, upstream.catalogue.as_str()],
-        )),
+        "tools/list" => json(message::result(id, &[r#""tools":"#, face.tools])),
         "tools/call" => {
             let result = [
                 r#""content":[{"type":"text","text":"#,
@@ -144,14 +150,16 @@ pub(crate) fn end_session(counts: &Counts) -> Answer {
     status(StatusCode::NO_CONTENT)
 }
 
-fn open_session(upstream: &Upstream, id: &str) -> Answer {
+fn open_session(upstream: &Upstream, face: &Face<'_>, id: &str) -> Answer {
     let number = upstream.counts.session_opened();
     let mut answer = json(message::result(
         id,
         &[
             r#""protocolVersion":""#,
             LEGACY,
-            r#"","capabilities":{"tools":{}},"serverInfo":"#,
+            r#"","capabilities":{"tools":"#,
+            tools_capability(face),
+            r#"},"serverInfo":"#,
             SERVER_INFO,
         ],
     ));
@@ -159,6 +167,13 @@ fn open_session(upstream: &Upstream, id: &str) -> Answer {
         answer.headers_mut().insert(SESSION, session);
     }
     answer
+}
+
+fn tools_capability(face: &Face<'_>) -> &'static str {
+    match face.changes {
+        true => r#"{"listChanged":true}"#,
+        false => "{}",
+    }
 }
 
 /// The argument `message` of a call, as it was written: what the tool echoes.

@@ -7,6 +7,9 @@
 //! to fetch where the gateway answers by itself. `GET /stats` tells how often it
 //! was asked what.
 //!
+//! `/mcp/changing` and `/mcp/changing-sessions` are the same for the soak, with a
+//! list that changes with `POST /change` and streams that say so.
+//!
 //! It is strict about the headers and sessions a gateway has to send, so that a
 //! gateway cannot be fast by leaving them out, and lazy about everything else.
 
@@ -15,6 +18,7 @@
     reason = "a load tool: its connections end with the process"
 )]
 
+mod changes;
 mod counts;
 mod eras;
 mod message;
@@ -23,7 +27,7 @@ mod tools;
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
@@ -34,14 +38,26 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::{counts::Counts, tools::Catalogue};
+use crate::{
+    changes::{Changes, Events},
+    counts::Counts,
+    tools::Catalogue,
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Either<Full<Bytes>, Events>>;
 
 struct Upstream {
     catalogue: Catalogue,
     counts: Counts,
+    changes: Changes,
+}
+
+/// What a server offers.
+struct Face<'a> {
+    tools: &'a str,
+    /// Its list changes, and it says so.
+    changes: bool,
 }
 
 #[tokio::main]
@@ -52,6 +68,7 @@ async fn main() -> Result<(), Failure> {
     let upstream = Arc::new(Upstream {
         catalogue: Catalogue::new(),
         counts: Counts::default(),
+        changes: Changes::default(),
     });
     let listener = TcpListener::bind(listen).await?;
     println!("listening on {}", listener.local_addr()?);
@@ -74,23 +91,35 @@ async fn main() -> Result<(), Failure> {
 impl Upstream {
     async fn serve(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
         Ok(match (request.method(), request.uri().path()) {
-            (&Method::POST, "/mcp/demo" | "/mcp/sessions") => self.post(request).await,
-            (&Method::DELETE, "/mcp/sessions") => eras::end_session(&self.counts),
+            (&Method::POST, "/mcp/demo" | "/mcp/sessions") => {
+                let tools = self.catalogue.as_str();
+                let changes = false;
+                self.post(request, &Face { tools, changes }).await
+            }
+            (&Method::POST, "/mcp/changing" | "/mcp/changing-sessions") => {
+                let tools = &self.changes.tools();
+                let changes = true;
+                self.post(request, &Face { tools, changes }).await
+            }
+            (&Method::POST, "/change") => json(self.changes.change().to_string()),
+            (&Method::DELETE, "/mcp/sessions" | "/mcp/changing-sessions") => {
+                eras::end_session(&self.counts)
+            }
             (&Method::GET, path) => self.get(path),
             _ => status(StatusCode::METHOD_NOT_ALLOWED),
         })
     }
 
-    async fn post(&self, request: Request<Incoming>) -> Answer {
+    async fn post(&self, request: Request<Incoming>, face: &Face<'_>) -> Answer {
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await else {
             return status(StatusCode::BAD_REQUEST);
         };
         let body = body.to_bytes();
-        let answer = if head.uri.path() == "/mcp/demo" {
-            eras::modern(self, &head.headers, &body)
+        let answer = if head.uri.path().ends_with("sessions") {
+            eras::legacy(self, face, &head.headers, &body)
         } else {
-            eras::legacy(self, &head.headers, &body)
+            eras::modern(self, face, &head.headers, &body)
         };
         answer.unwrap_or_else(|_| status(StatusCode::BAD_REQUEST))
     }
@@ -103,7 +132,10 @@ impl Upstream {
             }
             "/mcp/demo/tools/list" | "/mcp/sessions/tools/list" => self.catalogue.one(),
             "/mcp/*/tools/list" => self.catalogue.merged(),
-            "/mcp/demo" | "/mcp/sessions" => return status(StatusCode::METHOD_NOT_ALLOWED),
+            "/mcp/changing-sessions" => return self.changes.standalone(),
+            "/mcp/demo" | "/mcp/sessions" | "/mcp/changing" => {
+                return status(StatusCode::METHOD_NOT_ALLOWED);
+            }
             _ => return status(StatusCode::NOT_FOUND),
         };
         self.counts.plain_list();
@@ -112,7 +144,7 @@ impl Upstream {
 }
 
 fn json(body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Either::Left(Full::new(body.into())));
     answer
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -120,7 +152,7 @@ fn json(body: impl Into<Bytes>) -> Answer {
 }
 
 fn status(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(Either::Left(Full::default()));
     *answer.status_mut() = status;
     answer
 }

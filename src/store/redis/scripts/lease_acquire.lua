@@ -1,4 +1,5 @@
 -- Takes a lease, if nobody else holds it, and gives it a fence.
+-- Modelled in tests/it/model/lease.rs.
 -- KEYS[1] lease   KEYS[2] last fence of the duty   KEYS[3] who wants it
 -- ARGV[1] caller   ARGV[2] time to live of the lease, ms   ARGV[3] of the fence, ms
 -- ARGV[4] 1 when it is the caller's turn: then the holder is told

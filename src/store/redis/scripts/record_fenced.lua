@@ -1,4 +1,5 @@
 -- Writes a record unless it was last written under a newer fence, and tells all nodes.
+-- Modelled in tests/it/model/lease.rs.
 -- KEYS[1] record   ARGV[1] fence   ARGV[2] value   ARGV[3] time to live, ms   ARGV[4] channel
 -- Returns 1 when written, 0 when refused
 local stored = redis.call('HGET', KEYS[1], 'fence')
