@@ -9,6 +9,7 @@
 mod cache;
 mod cli;
 mod drain;
+mod faults;
 mod fidelity;
 mod redis;
 mod redis_cost;
