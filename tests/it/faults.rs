@@ -5,6 +5,7 @@ mod clocks;
 mod histories;
 mod nodes;
 mod partition;
+mod redis_loss;
 mod replicas;
 
 use crate::support::{
