@@ -1,6 +1,7 @@
 //! A fleet of real nodes and a real Redis, and what happens to it when
 //! something breaks. Each file is about what breaks, each test is named after it.
 
+mod churn;
 mod clocks;
 mod histories;
 mod nodes;
