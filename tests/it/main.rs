@@ -11,6 +11,7 @@ mod cache;
 mod cli;
 mod cluster;
 mod drain;
+mod faults;
 mod fidelity;
 mod isolation;
 mod model;

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http::Request;
 use mcp_fleet::{
     config::Config,
@@ -19,7 +20,7 @@ use mcp_fleet::{
 use super::{
     eventually,
     fake_server::{FakeServer, Speaks},
-    redis::RedisServer,
+    redis::{RedisServer, free_port},
     wire::{self, Owned, within},
 };
 
@@ -84,6 +85,17 @@ impl Setup {
         self
     }
 
+    /// Another server with several replicas and other settings, as TOML.
+    pub(crate) fn replicas(mut self, name: &str, urls: &[String], settings: &str) -> Self {
+        self.servers += &format!("[servers.{name}]\nreplicas = {urls:?}\n{settings}\n");
+        self
+    }
+
+    /// A node's name.
+    pub(crate) fn named(self, name: &str) -> Self {
+        self.set("node.name", &format!("\"{name}\""))
+    }
+
     /// Another setting, `section.key`, as TOML.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Self {
         let (section, key) = key.split_once('.').expect("section.key");
@@ -94,8 +106,12 @@ impl Setup {
 
     /// The store of a Redis.
     pub(crate) fn redis(self, redis: &RedisServer) -> Self {
-        let url = format!("\"redis://127.0.0.1:{}\"", redis.port());
-        self.set("redis.url", &url)
+        self.redis_at((Ipv4Addr::LOCALHOST, redis.port()).into())
+    }
+
+    /// The store of a Redis behind that address.
+    pub(crate) fn redis_at(self, address: SocketAddr) -> Self {
+        self.set("redis.url", &format!("\"redis://{address}\""))
             .set("redis.command_timeout", "\"10s\"")
             .set("redis.connect_timeout", "\"10s\"")
     }
@@ -178,6 +194,13 @@ impl Drop for TestNode {
 fn get(path: &str) -> Request<http_body_util::Full<bytes::Bytes>> {
     let request = Request::get(path).header("host", "localhost");
     request.body(Default::default()).expect("a request")
+}
+
+/// What a node says of itself at `/readyz`: `ready`, `degraded`, `draining`.
+pub(crate) async fn readiness(node: &impl Listens) -> String {
+    let reply = wire::send(node.address(), get("/readyz")).await;
+    let report = reply.json().await;
+    report["status"].as_str().expect("a status").to_owned()
 }
 
 /// Several nodes on one Redis.
@@ -272,6 +295,24 @@ impl TestCluster {
     }
 }
 
+/// What takes requests.
+pub(crate) trait Listens {
+    /// Where.
+    fn address(&self) -> SocketAddr;
+}
+
+impl Listens for TestNode {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Listens for NodeProcess {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// The real program.
 #[derive(Debug)]
 pub(crate) struct NodeProcess {
@@ -288,9 +329,12 @@ impl NodeProcess {
 
     /// The same, with its log going there.
     pub(crate) async fn start_with(setup: &Setup, log: Stdio) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        drop(listener);
+        Self::start_in(setup, log, &[]).await
+    }
+
+    /// The same, in that environment.
+    pub(crate) async fn start_in(setup: &Setup, log: Stdio, env: &[(&str, &str)]) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = directory.path().join("node.toml");
         std::fs::write(&config, setup.text(&address.to_string())).expect("written");
@@ -299,6 +343,7 @@ impl NodeProcess {
             .arg("--config")
             .arg(&config)
             .env_clear()
+            .envs(env.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -315,6 +360,24 @@ impl NodeProcess {
         })
         .await;
         process
+    }
+
+    /// Starts several at once, named `a`, `b`, …
+    pub(crate) async fn fleet(setup: &Setup, count: usize) -> Vec<Self> {
+        let named = ["a", "b", "c", "d"].into_iter().take(count);
+        let started = named.map(async |name| Self::start(&setup.clone().named(name)).await);
+        join_all(started).await
+    }
+
+    /// What it says of itself at `/readyz`.
+    pub(crate) async fn readiness(&self) -> String {
+        readiness(self).await
+    }
+
+    /// Kills it without a word of warning.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("it has ended");
     }
 
     /// Sends it a signal.
