@@ -85,12 +85,6 @@ impl Setup {
         self
     }
 
-    /// Another server with several replicas and other settings, as TOML.
-    pub(crate) fn replicas(mut self, name: &str, urls: &[String], settings: &str) -> Self {
-        self.servers += &format!("[servers.{name}]\nreplicas = {urls:?}\n{settings}\n");
-        self
-    }
-
     /// A node's name.
     pub(crate) fn named(self, name: &str) -> Self {
         self.set("node.name", &format!("\"{name}\""))
