@@ -215,7 +215,9 @@ async fn calls_are_unaffected_by_the_loss_of_redis() {
         let load = Load::on(&[nodes[0].address, nodes[1].address]).await;
         losable.lose();
         load.flows().await;
+        let begun = Instant::now();
         session.call("echo", json!({"s": 2})).await.result();
+        assert!(begun.elapsed() < NOTICED, "{:?}", losable.kind);
         losable.bring_back();
         load.flows().await;
         let report = load.ends().await;
