@@ -153,12 +153,6 @@ impl UpstreamError {
         }
     }
 
-    /// Whether the replica itself failed, which its health should hear of.
-    #[must_use]
-    pub fn blames_replica(&self) -> bool {
-        matches!(self.tells(), Told::Failed(_))
-    }
-
     /// Whether another replica may do better at a request that does no harm
     /// when it runs twice.
     #[must_use]
@@ -229,7 +223,7 @@ mod tests {
     fn the_root_of_not_ready_is_what_happened() {
         let error = closed().before_request().before_request();
         assert!(matches!(error.root(), UpstreamError::Closed { .. }));
-        assert!(error.blames_replica());
+        assert_eq!(error.tells(), Told::Failed(Failure::Broken));
     }
 
     #[test]
