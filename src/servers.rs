@@ -6,7 +6,7 @@
 //! is known of it, so that nothing is left when it goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -482,10 +482,18 @@ impl Servers {
         known
     }
 
-    /// Makes these the servers that are known.
+    /// Makes these the servers that are known. The series of others go; a call
+    /// that still runs may bring one back, which the registry looks after.
     pub fn replace(&self, servers: Vec<Arc<Server>>) {
         self.meet(&servers);
-        self.snapshot.store(Arc::new(servers));
+        let servers = Arc::new(servers);
+        let before = self.snapshot.swap(Arc::clone(&servers));
+        if let Some(metrics) = &self.metrics {
+            let kept: HashSet<_> = servers.iter().map(|server| &server.id).collect();
+            for gone in before.iter().filter(|server| !kept.contains(&server.id)) {
+                metrics.forget_server(&gone.id);
+            }
+        }
         self.generation.send_modify(|generation| *generation += 1);
         self.conditions.notify_one();
     }

@@ -26,7 +26,7 @@ use crate::{
         Store,
         leases::{Ask, Duty, DutyKind, LeaseOutcome},
     },
-    upstream::Upstreams,
+    upstream::{Sign, Upstreams},
 };
 
 /// What a trial's lease outlives its probe by: time to tell how it ended.
@@ -194,7 +194,12 @@ impl Trials {
         let now = Instant::now();
         let id = replica.id.to_string();
         let (keep, news) = match passed {
-            Ok(_) => {
+            Ok(Sign::NotAsked) => {
+                let until = now + MARGIN + spread();
+                replica.change_breaker(|breaker| breaker.postponed(until, 0));
+                return;
+            }
+            Ok(Sign::Answer(_)) => {
                 replica.change_breaker(|breaker| breaker.recovered(now));
                 (NEWS_TRAVEL, News::ReplicaRecovered { replica: id })
             }

@@ -64,13 +64,19 @@ async fn probes_of(count: usize) {
     for node in nodes {
         node.stopped().await;
     }
-    // One that was broken off by a hand-over was seen by the server only.
-    let probed: usize = by_replica().values().map(Vec::len).sum();
+    // One that was broken off by a hand-over was seen by the server only; one
+    // that a busy machine let time out perhaps never got there.
+    let history = monitor.history();
+    let records = history.sent();
+    let passed = records
+        .iter()
+        .filter(|sent| sent.record.tally.failures == 0);
+    let (passed, probed) = (passed.count(), records.len());
     let asked = server.seen("server/discover").len();
-    let broken_off = monitor.history().given().len();
+    let broken_off = history.given().len();
     assert!(
-        (probed..=probed + broken_off).contains(&asked),
-        "{asked} probes, {probed} records"
+        (passed..=probed + broken_off).contains(&asked),
+        "{asked} probes, {probed} records, {passed} of them passed"
     );
     let mut gaps: BTreeMap<u64, usize> = BTreeMap::new();
     let mut phases = vec![0usize; 10];

@@ -65,9 +65,10 @@ async fn a_node_killed_under_load_loses_what_it_had_in_work_and_nothing_else() {
         sessions.push(session);
     }
 
-    let (killed_at, killed) = (now(), Instant::now());
+    let killed_at = now();
     let mut dead = nodes.remove(0);
     dead.kill();
+    let killed = Instant::now();
     for session in &sessions {
         for node in &nodes {
             let there = session.through(node);
