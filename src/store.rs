@@ -47,6 +47,16 @@ pub struct StoreTime(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Fence(pub u64);
 
+impl Fence {
+    /// The fence that would have been given `age` before the store's clock
+    /// showed `time`.
+    #[must_use]
+    pub fn at(time: StoreTime, age: Duration) -> Self {
+        let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        Self(time.0.saturating_mul(1000).saturating_sub(age))
+    }
+}
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -292,11 +302,12 @@ pub enum Rank {
         /// The lock's token.
         token: Arc<str>,
     },
-    /// Fetched while the store could not be asked: ranks as if the fence had
-    /// been given `age` (counted from before the fetch began) ago.
+    /// Fetched while the store could not be asked.
     Alone {
-        /// Time since before the fetch began.
-        age: Duration,
+        /// [`Fence::at`] when the fetch began, by a later look at the store's
+        /// clock. (Not by its clock when the write arrives: an invalidation that
+        /// overtakes the write would seem to be older than the fetch.)
+        fence: Fence,
     },
 }
 

@@ -114,8 +114,7 @@ impl<V: Cacheable> Cache<V> {
         if held.is_invalidated() {
             return held;
         }
-        let since = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let fence = Fence(read_at.0.saturating_mul(1000).saturating_sub(since));
+        let fence = Fence::at(read_at, began.elapsed());
         let ranked = Arc::new(held.ranked(fence, held.origin));
         self.l1.replace(&held, Arc::clone(&ranked));
         ranked
@@ -133,8 +132,9 @@ impl<V: Cacheable> Cache<V> {
                 fence: ours.generation,
                 token: "".into(),
             },
-            Origin::Alone { began } => Rank::Alone {
-                age: now.saturating_duration_since(began),
+            // By the clock as it was read: see `rank_again`.
+            Origin::Alone { .. } => Rank::Alone {
+                fence: ours.generation,
             },
         };
         let age = ours.age(now);

@@ -282,18 +282,22 @@ impl Keeper {
             if let Some(running) = kept.running {
                 running.stop().await;
             }
-            if matches!(kept.phase, Phase::Held { .. }) {
-                leases.push(duty);
+            if let Phase::Held { fence, .. } = kept.phase {
+                leases.push((duty, fence));
             }
         }
         self.release(leases).await;
     }
 
     /// Stops the work and lets those whose turn it is have the leases.
-    async fn hand_over(&mut self, leases: Vec<Duty>) {
+    async fn hand_over(&mut self, duties: Vec<Duty>) {
         let now = Instant::now();
-        for duty in &leases {
-            if let Some(kept) = self.kept.get_mut(duty) {
+        let mut leases = Vec::new();
+        for duty in duties {
+            if let Some(kept) = self.kept.get_mut(&duty) {
+                if let Phase::Held { fence, .. } = kept.phase {
+                    leases.push((duty, fence));
+                }
                 kept.phase = Phase::new(now);
                 if let Some(running) = kept.running.take() {
                     running.stop().await;
@@ -303,14 +307,15 @@ impl Keeper {
         self.release(leases).await;
     }
 
-    async fn release(&self, leases: Vec<Duty>) {
+    async fn release(&self, leases: Vec<(Duty, Fence)>) {
         if leases.is_empty() {
             return;
         }
         let me = self.duties.membership.me().as_str();
-        let released = leases.iter().map(async |duty| {
+        let released = leases.iter().map(async |(duty, fence)| {
             // Without an answer it is free when its time to live ends.
-            self.duties.store.release_lease(duty, me).await.is_ok()
+            let released = self.duties.store.release_lease(duty, me, *fence);
+            released.await.is_ok()
         });
         if join_all(released).await.contains(&true) {
             self.duties.fleet.tell(News::LeasesReleased {}).await;

@@ -122,8 +122,13 @@ pub trait Leases {
         ttl: Duration,
     ) -> Result<Vec<Renewal>, StoreError>;
 
-    /// Gives a lease back if `holder` still has it; `false` when not.
-    async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError>;
+    /// Gives a lease back if `holder` still has it under `fence`; `false` when not.
+    async fn release_lease(
+        &self,
+        duty: &Duty,
+        holder: &str,
+        fence: Fence,
+    ) -> Result<bool, StoreError>;
 
     /// Who holds each of these, in one pipeline.
     async fn lease_holders(&self, duties: &[Duty]) -> Result<Vec<Option<String>>, StoreError>;

@@ -225,10 +225,7 @@ impl Store for MemoryStore {
         let stored = state.entries.get(&key.slot, now).map(|e| e.generation);
         let (generation, refused) = match &write.rank {
             Rank::Locked { fence, .. } => (*fence, stored.filter(|stored| stored > fence)),
-            Rank::Alone { age } => {
-                let rank = Fence(micros(clock.saturating_sub(*age)));
-                (rank, stored.filter(|stored| *stored >= rank))
-            }
+            Rank::Alone { fence } => (*fence, stored.filter(|stored| stored >= fence)),
         };
         if let Rank::Locked { token, .. } = &write.rank
             && state.locks.get(&key.slot, now) == Some(token)

@@ -220,13 +220,13 @@ impl Store for RedisStore {
             self.keys.key(Key::Epoch(&key.subject.whole())),
             self.keys.key(Key::Epoch(&key.subject)),
         ];
-        let (fence, since, token) = match &write.rank {
+        let (fence, is_alone, token) = match &write.rank {
             Rank::Locked { fence, token } => (fence.0, 0, token.as_ref()),
-            Rank::Alone { age } => (0, u64::try_from(age.as_micros()).unwrap_or(u64::MAX), ""),
+            Rank::Alone { fence } => (fence.0, 1, ""),
         };
         let args = args![
             number(fence),
-            number(since),
+            is_alone,
             token,
             millis(write.age),
             millis(write.ttl).max(1),

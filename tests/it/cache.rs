@@ -776,7 +776,9 @@ async fn a_failed_refresh_keeps_the_old_entry_until_max_stale(fleet: Fleet) {
         match node.ask("anyone", &upstream, brief).await {
             Ok(served) => {
                 assert_eq!(served.status, CacheStatus::Stale);
-                assert!(served.age < life, "served at {:?}", served.age);
+                // When it was asked for; the answer may have taken a while on a busy machine.
+                let age = served.age.saturating_sub(asked.elapsed());
+                assert!(age < life, "served at {age:?}");
                 assert!(asked.elapsed() < Duration::from_secs(2));
                 served_stale += 1;
             }

@@ -78,7 +78,7 @@ contract!(
     an_invalidation_reaches_earlier_fences_only,
     an_invalidation_reaches_writers_in_flight,
     an_invalidation_of_a_part_leaves_the_others,
-    a_write_without_the_store_takes_its_place_by_age,
+    a_write_without_the_store_takes_its_place_by_time,
     changes_of_the_cache_are_told_to_all,
     records_are_kept_until_their_time,
     a_record_is_taken_once,
@@ -389,16 +389,21 @@ async fn an_invalidation_of_a_part_leaves_the_others(store: Arc<dyn Store>) {
     assert_eq!(epoch(&two).await, of_all);
 }
 
-async fn a_write_without_the_store_takes_its_place_by_age(store: Arc<dyn Store>) {
+async fn a_write_without_the_store_takes_its_place_by_time(store: Arc<dyn Store>) {
     let key = tools();
-    let alone = |seconds: u64| Rank::Alone {
-        age: Duration::from_secs(seconds),
+    let now = store.entry(&key, None).await.expect("reachable").read_at;
+    let alone = |seconds| Rank::Alone {
+        fence: Fence::at(now, Duration::from_secs(seconds)),
     };
     let (old, _) = written(&*store, &key, write(alone(30), "30 s ago")).await;
     let (newer, _) = written(&*store, &key, write(alone(20), "20 s ago")).await;
     assert!(newer > old);
     let late = write(alone(25), "25 s ago");
     let outcome = store.write_entry(&key, late).await.expect("reachable");
+    assert_eq!(outcome, WriteOutcome::Refused { newer });
+    // Of two with the same place the first stays.
+    let again = write(alone(20), "20 s ago");
+    let outcome = store.write_entry(&key, again).await.expect("reachable");
     assert_eq!(outcome, WriteOutcome::Refused { newer });
     let epoch = store
         .invalidate(&key.subject, LONG)
@@ -688,9 +693,14 @@ async fn renewed(store: &dyn Store, holder: &str, ttl: Duration) -> Vec<Renewal>
         .expect("answer")
 }
 
+async fn released(store: &dyn Store, holder: &str, fence: Fence) -> bool {
+    let answer = store.release_lease(&probe(), holder, fence).await;
+    answer.expect("answer")
+}
+
 async fn a_lease_is_held_renewed_and_given_back(store: Arc<dyn Store>) {
     let (duty, ttl) = (probe(), Duration::from_secs(60));
-    let (_, inherited) = acquired(&*store, "a/1", ttl).await;
+    let (fence, inherited) = acquired(&*store, "a/1", ttl).await;
     assert!(!inherited);
     let refused = ask(&*store, "b/1", ttl, Ask::IfFree).await;
     assert!(
@@ -703,9 +713,12 @@ async fn a_lease_is_held_renewed_and_given_back(store: Arc<dyn Store>) {
     let both = [duty.clone(), Duty::new(DutyKind::Watch, "up")];
     let holders = store.lease_holders(&both).await.expect("answer");
     assert_eq!(holders, [Some("a/1".to_owned()), None]);
-    assert!(!store.release_lease(&duty, "b/1").await.expect("answer"));
-    assert!(store.release_lease(&duty, "a/1").await.expect("answer"));
-    assert!(!store.release_lease(&duty, "a/1").await.expect("answer"));
+    assert!(!released(&*store, "b/1", fence).await);
+    // It was given anew: what was sent before that does not end it.
+    let (again, _) = acquired(&*store, "a/1", ttl).await;
+    assert!(!released(&*store, "a/1", fence).await);
+    assert!(released(&*store, "a/1", again).await);
+    assert!(!released(&*store, "a/1", again).await);
     let (_, inherited) = acquired(&*store, "b/1", ttl).await;
     assert!(inherited);
 }
@@ -713,10 +726,10 @@ async fn a_lease_is_held_renewed_and_given_back(store: Arc<dyn Store>) {
 async fn a_holder_hears_whose_turn_it_is(store: Arc<dyn Store>) {
     let ttl = Duration::from_secs(60);
     let of = |renewal| [renewal, Renewal::Lost];
-    acquired(&*store, "a/1", ttl).await;
+    let (fence, _) = acquired(&*store, "a/1", ttl).await;
     ask(&*store, "b/1", ttl, Ask::MyTurn).await;
     assert_eq!(renewed(&*store, "a/1", ttl).await, of(Renewal::Wanted));
-    assert!(store.release_lease(&probe(), "a/1").await.expect("answer"));
+    assert!(released(&*store, "a/1", fence).await);
     acquired(&*store, "b/1", ttl).await;
     assert_eq!(renewed(&*store, "b/1", ttl).await, of(Renewal::Kept));
 }
@@ -743,7 +756,7 @@ async fn fences_of_a_duty_grow(store: Arc<dyn Store>) {
             assert!(fence > last);
             last = fence;
         }
-        store.release_lease(&probe(), holder).await.expect("answer");
+        assert!(released(&*store, holder, last).await);
     }
 }
 

@@ -77,10 +77,17 @@ impl Leases for MemoryStore {
         Ok(duties.iter().map(&mut renew).collect())
     }
 
-    async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError> {
+    async fn release_lease(
+        &self,
+        duty: &Duty,
+        holder: &str,
+        fence: Fence,
+    ) -> Result<bool, StoreError> {
         let now = Instant::now();
         let mut state = self.lock_state();
-        if state.leases.get(duty, now).map(AsRef::as_ref) != Some(holder) {
+        if state.leases.get(duty, now).map(AsRef::as_ref) != Some(holder)
+            || state.lease_fences.get(duty, now) != Some(&fence)
+        {
             return Ok(false);
         }
         Ok(state.leases.remove(duty, now).is_some())

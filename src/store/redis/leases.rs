@@ -69,11 +69,20 @@ impl Leases for RedisStore {
         join_all(renewals).await.into_iter().collect()
     }
 
-    async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError> {
+    async fn release_lease(
+        &self,
+        duty: &Duty,
+        holder: &str,
+        fence: Fence,
+    ) -> Result<bool, StoreError> {
         let keys = self.lease_keys(duty);
         let reply = self
             .connections
-            .script(&scripts::LEASE_RELEASE, keys, args![holder])
+            .script(
+                &scripts::LEASE_RELEASE,
+                keys,
+                args![holder, number(fence.0)],
+            )
             .await?;
         Ok(unsigned(&reply)? == 1)
     }

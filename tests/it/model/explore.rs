@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
-    hash::Hash,
+    hash::{BuildHasherDefault, Hash, Hasher},
 };
 
 /// Nodes and store as states and steps.
@@ -76,7 +76,7 @@ pub(super) fn explore<M: Model>(model: &M) -> Result<Explored, Counterexample> {
 
 struct Search<'m, M: Model> {
     model: &'m M,
-    index: HashMap<M::State, u32>,
+    index: HashMap<M::State, u32, BuildHasherDefault<Mix>>,
     /// Each state, and whence it was found.
     found: Vec<(M::State, u32, Option<M::Step>)>,
     queue: VecDeque<u32>,
@@ -91,7 +91,7 @@ impl<'m, M: Model> Search<'m, M> {
     fn new(model: &'m M) -> Self {
         Self {
             model,
-            index: HashMap::new(),
+            index: HashMap::default(),
             found: Vec::new(),
             queue: VecDeque::new(),
             backwards: Vec::new(),
@@ -166,5 +166,33 @@ impl<'m, M: Model> Search<'m, M> {
         }
         trace.reverse();
         Counterexample { what, trace }
+    }
+}
+
+/// A hash that is quick without optimisation: states are many small numbers.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u8(*byte);
+        }
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_isize(&mut self, discriminant: isize) {
+        self.write_u64(discriminant as u64);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 29)
     }
 }

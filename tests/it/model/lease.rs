@@ -49,8 +49,8 @@ pub(super) struct Guards {
     pub(super) stopped_before_release: bool,
     /// A holder is told that it is another's turn.
     pub(super) holder_is_told: bool,
-    /// The commands of a node run in the order in which it sent them.
-    pub(super) commands_keep_order: bool,
+    /// `lease_release.lua` compares fences: one that is late ends nothing newer.
+    pub(super) releases_name_their_fence: bool,
 }
 
 /// As it is.
@@ -63,7 +63,7 @@ pub(super) const GUARDED: Guards = Guards {
     fences_are_times: true,
     stopped_before_release: true,
     holder_is_told: true,
-    commands_keep_order: true,
+    releases_name_their_fence: true,
 };
 
 /// How often each fault may happen on one path.
@@ -149,9 +149,10 @@ impl Shelf {
     }
 
     /// `lease_release.lua`.
-    pub(super) fn release(&mut self, caller: u8, guards: &Guards) -> Answer {
+    pub(super) fn release(&mut self, caller: u8, fence: u8, guards: &Guards) -> Answer {
+        let is_named = self.last == fence || !guards.releases_name_their_fence;
         match self.lease {
-            Some((holder, _)) if holder == caller || !guards.holders_are_compared => {
+            Some((holder, _)) if (holder == caller && is_named) || !guards.holders_are_compared => {
                 self.lease = None;
                 Answer::Released
             }
@@ -189,7 +190,7 @@ enum Phase {
 enum Ask {
     Acquire { is_turn: bool },
     Renew,
-    Release,
+    Release { named: Grant },
 }
 
 /// A command under way; a node has one at a time for a duty.
@@ -394,12 +395,8 @@ impl Leases {
             let step = match ask {
                 Ask::Acquire { .. } => Step::Acquire(n),
                 Ask::Renew => Step::Renew(n),
-                Ask::Release => Step::Release(n),
+                Ask::Release { .. } => Step::Release(n),
             };
-            // What was sent before runs before.
-            if self.guards.commands_keep_order {
-                after.nodes[n].late = None;
-            }
             to(step, after);
         }
         if let Some(ask) = node.late {
@@ -444,7 +441,7 @@ impl Leases {
                 answer
             }
             Ask::Renew => after.shelf.renew(caller, &self.guards),
-            Ask::Release => after.shelf.release(caller, &self.guards),
+            Ask::Release { named } => after.shelf.release(caller, named.fence, &self.guards),
         };
         (after, answer)
     }
@@ -567,14 +564,15 @@ impl Leases {
         };
         let gone_for_long = state.away == Some(TTL);
         let reachable = state.away.is_none();
-        let release = |state: &State| {
+        let release = |grant: Grant| {
             state.with(n, |node| {
                 if self.guards.stopped_before_release {
                     node.stop_work();
                     node.phase = Phase::Idle { wait: 0 };
                 }
+                let named = Grant { order: 0, ..grant };
                 node.request = Some(Request {
-                    ask: Ask::Release,
+                    ask: Ask::Release { named },
                     age: 0,
                     answer: None,
                 });
@@ -594,15 +592,19 @@ impl Leases {
                     }),
                 );
             }
-            Phase::Held { wanted: true, .. } if reachable && !is_turn => {
-                to(Step::BeginRelease(n), release(state));
+            Phase::Held {
+                wanted: true,
+                grant,
+                ..
+            } if reachable && !is_turn => {
+                to(Step::BeginRelease(n), release(grant));
             }
-            Phase::Held { age, .. } => {
+            Phase::Held { age, grant, .. } => {
                 if reachable && age > 0 {
                     to(Step::BeginRenew(n), begin(Ask::Renew));
                 }
                 if reachable && state.left.redefined > 0 {
-                    let mut after = release(state);
+                    let mut after = release(grant);
                     after.left.redefined -= 1;
                     to(Step::Redefine(n), after);
                 }
@@ -752,29 +754,34 @@ impl State {
         self
     }
 
-    fn grants(&mut self) -> impl Iterator<Item = &mut Grant> {
-        let of_nodes = self.nodes.iter_mut().flat_map(|node| {
-            let held = match &mut node.phase {
-                Phase::Held { grant, .. } => Some(grant),
-                Phase::Idle { .. } | Phase::Alone => None,
-            };
-            let answered = match &mut node.request {
-                Some(Request {
-                    answer: Some(Answer::Acquired(grant)),
-                    ..
-                }) => Some(grant),
-                Some(_) | None => None,
-            };
-            let written = node.write.as_mut().map(|(grant, _)| grant);
-            held.into_iter().chain(answered).chain(written)
-        });
-        of_nodes.chain(self.shelf.record.as_mut())
+    /// Every grant that somebody knows of.
+    fn each(&mut self, visit: &mut dyn FnMut(&mut Grant)) {
+        for node in &mut self.nodes {
+            if let Phase::Held { grant, .. } = &mut node.phase {
+                visit(grant);
+            }
+            if let Some(Ask::Release { named }) = &mut node.late {
+                visit(named);
+            }
+            if let Some(request) = &mut node.request {
+                if let Ask::Release { named } = &mut request.ask {
+                    visit(named);
+                }
+                if let Some(Answer::Acquired(grant)) = &mut request.answer {
+                    visit(grant);
+                }
+            }
+            if let Some((grant, _)) = &mut node.write {
+                visit(grant);
+            }
+        }
+        self.shelf.record.iter_mut().for_each(visit);
     }
 
     fn highest_fence(&self) -> u8 {
-        let mut state = *self;
-        let highest = state.grants().map(|grant| grant.fence).max();
-        highest.unwrap_or(0).max(self.shelf.last)
+        let (mut state, mut highest) = (*self, self.shelf.last);
+        state.each(&mut |grant| highest = highest.max(grant.fence));
+        highest
     }
 
     /// Numbers grants and fences anew, from 1, in the same order.
@@ -783,17 +790,17 @@ impl State {
         orders.note(self.granted.0);
         orders.note(self.accepted);
         fences.note(self.shelf.last);
-        for grant in self.grants() {
+        self.each(&mut |grant| {
             orders.note(grant.order);
             fences.note(grant.fence);
-        }
+        });
         self.granted.0 = orders.place(self.granted.0);
         self.accepted = orders.place(self.accepted);
         self.shelf.last = fences.place(self.shelf.last);
-        for grant in self.grants() {
+        self.each(&mut |grant| {
             grant.order = orders.place(grant.order);
             grant.fence = fences.place(grant.fence);
-        }
+        });
         self
     }
 }

@@ -177,8 +177,13 @@ impl Leases for DeafStore {
     ) -> Result<Vec<Renewal>, StoreError> {
         self.inner.renew_leases(duties, holder, ttl).await
     }
-    async fn release_lease(&self, duty: &Duty, holder: &str) -> Result<bool, StoreError> {
-        self.inner.release_lease(duty, holder).await
+    async fn release_lease(
+        &self,
+        duty: &Duty,
+        holder: &str,
+        fence: Fence,
+    ) -> Result<bool, StoreError> {
+        self.inner.release_lease(duty, holder, fence).await
     }
     async fn lease_holders(&self, duties: &[Duty]) -> Result<Vec<Option<String>>, StoreError> {
         self.inner.lease_holders(duties).await

@@ -206,35 +206,32 @@ pub(crate) struct TestCluster {
 impl TestCluster {
     /// Starts two nodes that have heard of their Redis.
     pub(crate) async fn pair(setup: Setup) -> Self {
+        Self::named(setup, &["a", "b"]).await
+    }
+
+    /// Starts nodes of these names that have heard of their Redis.
+    pub(crate) async fn named(setup: Setup, names: &[&str]) -> Self {
         let redis = RedisServer::start();
         // Without one they share what the store keeps, if it answers at once.
         let setup = setup
             .redis(&redis)
             .set("node.secret", "\"the same at every node of this test\"");
-        Self::of(setup, redis).await
+        Self::of(setup, redis, names).await
     }
 
     /// Starts three nodes.
     pub(crate) async fn three(setup: Setup) -> Self {
-        let redis = RedisServer::start();
-        let setup = setup
-            .redis(&redis)
-            .set("node.secret", "\"the same at every node of this test\"");
-        Self::named(setup, redis, &["a", "b", "c"]).await
+        Self::named(setup, &["a", "b", "c"]).await
     }
 
     /// Starts two nodes that find out themselves how to seal.
     pub(crate) async fn pair_without_secret(setup: Setup) -> Self {
         let redis = RedisServer::start();
         let setup = setup.redis(&redis);
-        Self::of(setup, redis).await
+        Self::of(setup, redis, &["a", "b"]).await
     }
 
-    async fn of(setup: Setup, redis: RedisServer) -> Self {
-        Self::named(setup, redis, &["a", "b"]).await
-    }
-
-    async fn named(setup: Setup, redis: RedisServer, names: &[&str]) -> Self {
+    async fn of(setup: Setup, redis: RedisServer, names: &[&str]) -> Self {
         let mut nodes = Vec::new();
         for name in names {
             nodes.push(

@@ -1,8 +1,9 @@
 //! A real `redis-server` of the test's own, gone when the test ends.
 
 use std::{
+    io::{BufRead as _, BufReader, Lines},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -178,6 +179,19 @@ impl RedisServer {
             .sum()
     }
 
+    /// Watches every command from now on.
+    pub(crate) fn monitor(&self) -> Monitor {
+        let mut child = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string(), "monitor"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-cli is installed");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let first = lines.next().expect("a line").expect("text");
+        assert_eq!(first, "OK");
+        Monitor { child, lines }
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -198,6 +212,34 @@ impl RedisServer {
         RedisStore::connect(settings.clone(), tasks)
             .await
             .expect("good settings")
+    }
+}
+
+/// A `redis-cli monitor`.
+pub(crate) struct Monitor {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Monitor {
+    /// The commands that clients have sent since it began, with their arguments.
+    pub(crate) fn commands(mut self, of: &RedisServer) -> Vec<String> {
+        let end = format!("end of {:08x}", rand::random::<u32>());
+        of.cli(&["echo", &end]);
+        let lines = self.lines.by_ref().map(|line| line.expect("text"));
+        lines
+            .take_while(|line| !line.contains(&end))
+            // What a script does is the script's.
+            .filter(|line| !line.contains(" lua] "))
+            .collect()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

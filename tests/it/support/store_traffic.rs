@@ -219,9 +219,7 @@ impl Caller {
         well &= self
             .timed("write_entry", store.write_entry(&entry, write(locked)))
             .await;
-        let alone = Rank::Alone {
-            age: Duration::from_millis(1),
-        };
+        let alone = Rank::Alone { fence: Fence(1) };
         well &= self
             .timed("write_entry", store.write_entry(&entry, write(alone)))
             .await;

@@ -1,4 +1,5 @@
 -- Looks at a cache entry and at the invalidations that concern it.
+-- Modelled in tests/it/model/cache.rs.
 -- KEYS[1] entry   KEYS[2] epoch of the whole subject   KEYS[3] epoch of the part (or KEYS[2] again)
 -- ARGV[1] the generation the caller has, or an empty text
 -- Returns {now ms, epoch, 0}                                     nothing there

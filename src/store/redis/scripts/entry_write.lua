@@ -1,24 +1,19 @@
 -- Writes a cache entry unless a newer generation is stored, and gives the
 -- writer's lock back. This is what keeps a paused node from putting old data
 -- over new: the caller's fence was given before it began to fetch.
+-- Modelled in tests/it/model/cache.rs.
 -- KEYS[1] entry   KEYS[2] lock   KEYS[3] epoch of the whole subject   KEYS[4] epoch of the part (or KEYS[3] again)
--- ARGV[1] fence, or 0: rank by ARGV[2]     ARGV[2] microseconds since before the fetch began
+-- ARGV[1] fence                            ARGV[2] 1 when no lock gave it: then an equal one stays
 -- ARGV[3] token of the lock, or empty      ARGV[4] ms since the content was received
 -- ARGV[5] time to live, ms   ARGV[6] payload   ARGV[7] channel   ARGV[8] slot
 -- Returns {1, generation, epoch} when written, {0, generation in the store} when refused
 local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[3] ~= '' and redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('DEL', KEYS[2]) end
 local fence = tonumber(ARGV[1])
 local stored = tonumber(redis.call('HGET', KEYS[1], 'generation') or '-1')
-if fence == 0 then
-  -- Fetched without a lock. Fences are times: this is the one a lock would have had.
-  fence = math.max(now - tonumber(ARGV[2]), 0)
-  if stored >= fence then return {0, stored} end
-elseif stored > fence then
-  return {0, stored}
-end
-local fetched = math.floor(now / 1000) - tonumber(ARGV[4])
+if stored > fence or (stored == fence and ARGV[2] == '1') then return {0, stored} end
+local fetched = now - tonumber(ARGV[4])
 redis.call('HSET', KEYS[1],
   'generation', string.format('%.0f', fence),
   'fetched', string.format('%.0f', fetched),

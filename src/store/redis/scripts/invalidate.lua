@@ -1,4 +1,5 @@
 -- Puts everything written with an earlier fence out of date.
+-- Modelled in tests/it/model/cache.rs.
 -- KEYS[1] fence counter of the server and method   KEYS[2] epoch of the subject
 -- ARGV[1] time to live of the counter, ms   ARGV[2] time to live of the epoch, ms
 -- ARGV[3] channel   ARGV[4] digest of the subject

@@ -1,4 +1,5 @@
 -- Takes a lock, if nobody holds it, and gives it a fence.
+-- Modelled in tests/it/model/cache.rs.
 -- KEYS[1] lock   KEYS[2] fence counter of the server and method
 -- ARGV[1] the caller's token   ARGV[2] time to live of the lock, ms   ARGV[3] of the counter, ms
 -- Returns {1, fence} when taken, {0, remaining ms} when held
