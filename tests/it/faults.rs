@@ -18,13 +18,17 @@ use crate::support::{
     wire,
 };
 
-/// A server with so many more names, so that every node has something to probe.
-fn many(server: &FakeServer, names: usize) -> Setup {
+/// Servers of [`many`], each of one replica. Whose turn a duty is is a matter of
+/// hashes: of so many each of three nodes gets some.
+const REPLICAS: usize = 21;
+
+/// A server under many names.
+fn many(server: &FakeServer) -> Setup {
     let setup = Setup::up(server)
         .set("health.probe", "true")
         .set("health.interval", "\"1s\"")
         .set("health.timeout", "\"1s\"");
-    (0..names).fold(setup, |setup, n| {
+    (1..REPLICAS).fold(setup, |setup, n| {
         setup.server(&format!("also-{n}"), &server.url())
     })
 }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use super::{leased, many, members, seen};
+use super::{REPLICAS, leased, many, members, seen};
 use crate::support::{
     client::modern,
     eventually,
@@ -36,7 +36,7 @@ async fn clocks_ten_minutes_apart_make_no_difference() {
     let server = FakeServer::start(SESSIONS).await;
     let redis = RedisServer::start();
     let monitor = Monitor::on(&redis).await;
-    let setup = many(&server, 9)
+    let setup = many(&server)
         .redis(&redis)
         .set("cluster.lease_ttl", "\"3s\"")
         .set("node.secret", "\"the same at every node of this test\"");
@@ -107,7 +107,7 @@ async fn clocks_ten_minutes_apart_make_no_difference() {
     assert_eq!(c.ended().await.code(), Some(0));
     members(&redis, 2).await;
     let is_of_c = |(_, holder): &(String, String)| node(holder) == "c";
-    assert!(!leased(&redis, "probe", 10).await.iter().any(is_of_c));
+    assert!(!leased(&redis, "probe", REPLICAS).await.iter().any(is_of_c));
     load.ends().await.nobody_failed();
     monitor.history().is_in_order();
 }

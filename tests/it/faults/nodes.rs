@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{addresses, becomes, leased, leased_to, many, members, seen};
+use super::{REPLICAS, addresses, becomes, leased, leased_to, many, members, seen};
 use crate::{
     redis_keys::{is_listed, listed},
     support::{
@@ -52,11 +52,10 @@ async fn a_node_killed_under_load_loses_what_it_had_in_work_and_nothing_else() {
     let server = FakeServer::start(SESSIONS).await;
     let redis = RedisServer::start();
     let monitor = Monitor::on(&redis).await;
-    let mut nodes = NodeProcess::fleet(&patient(many(&server, 8), &redis), 3).await;
+    let mut nodes = NodeProcess::fleet(&patient(many(&server), &redis), 3).await;
     members(&redis, 3).await;
-    let probed = leased_to(&redis, "probe", 9, "a").await;
-    let watched = leased_to(&redis, "watch", 9, "a").await;
-    let held = [probed, watched].concat();
+    leased(&redis, "watch", REPLICAS).await;
+    leased_to(&redis, "probe", REPLICAS, "a").await;
     let load = Load::on(&addresses(&nodes)).await;
     let mut sessions = Vec::new();
     for _ in 0..5 {
@@ -69,6 +68,8 @@ async fn a_node_killed_under_load_loses_what_it_had_in_work_and_nothing_else() {
     let mut dead = nodes.remove(0);
     dead.kill();
     let killed = Instant::now();
+    let held = monitor.history().held("a", killed_at);
+    assert!(!held.is_empty());
     for session in &sessions {
         for node in &nodes {
             let there = session.through(node);
@@ -122,10 +123,10 @@ async fn a_node_stopped_for_longer_than_a_lease_goes_on_as_one_of_many() {
     let server = FakeServer::start(Speaks::Modern).await;
     let redis = RedisServer::start();
     let monitor = Monitor::on(&redis).await;
-    let setup = patient(many(&server, 5), &redis).set("cluster.lease_ttl", "\"2s\"");
+    let setup = patient(many(&server), &redis).set("cluster.lease_ttl", "\"2s\"");
     let nodes = NodeProcess::fleet(&setup, 2).await;
     members(&redis, 2).await;
-    let held = leased_to(&redis, "probe", 6, "a").await;
+    let held = leased_to(&redis, "probe", REPLICAS, "a").await;
     let stopped_at = now();
     nodes[0].signal("-STOP");
     seen(&monitor, "the other probes what it probed", |history| {
@@ -159,15 +160,15 @@ async fn a_node_told_to_end_under_load_fails_nobody_and_gives_its_duties_back() 
     let server = FakeServer::start(Speaks::Modern).await;
     let redis = RedisServer::start();
     let monitor = Monitor::on(&redis).await;
-    let mut nodes = NodeProcess::fleet(&patient(many(&server, 5), &redis), 3).await;
+    let mut nodes = NodeProcess::fleet(&patient(many(&server), &redis), 3).await;
     members(&redis, 3).await;
-    leased(&redis, "probe", 6).await;
+    leased(&redis, "probe", REPLICAS).await;
     let load = Load::on(&addresses(&nodes)).await;
     // One after the other, until one is left.
     while nodes.len() > 1 {
         let ending = nodes.remove(0);
         let name = ["a", "b"][2 - nodes.len()];
-        leased(&redis, "probe", 6).await;
+        leased_to(&redis, "probe", REPLICAS, name).await;
         let told = now();
         ending.signal("-TERM");
         assert_eq!(ending.ended().await.code(), Some(0));
@@ -175,6 +176,7 @@ async fn a_node_told_to_end_under_load_fails_nobody_and_gives_its_duties_back() 
         load.flows().await;
         seen(&monitor, "its duties are another's", |history| {
             let held = history.held(name, told);
+            assert!(!held.is_empty());
             let given = history.given();
             held.iter().all(|duty| {
                 let mut later = given.iter().filter(|given| given.at > told);
