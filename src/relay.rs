@@ -1,6 +1,6 @@
 //! Carries a call between a client and a server of any two eras.
 //!
-//! The replica's side is an [`Exchange`]: notifications, questions, an answer.
+//! The replica's side is an [`Exchange`](crate::upstream::Exchange): notifications, questions, an answer.
 //! The client's side is one of two flows: [`modern`], where a question ends
 //! the request and the answer comes with a new one, and [`legacy`], where a
 //! question travels on the call's stream while the request stays open. What

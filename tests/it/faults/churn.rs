@@ -22,9 +22,22 @@ use crate::support::{
 };
 use crate::upstream::eras;
 
-const ROUNDS: usize = 5;
 const REPLICAS: usize = 500;
-const SESSIONS: usize = 5000;
+
+/// How many times as much as in an ordinary run: `loadtests/churn` sets it.
+fn times() -> usize {
+    let times = std::env::var("MCP_FLEET_CHURN").ok();
+    times.map_or(1, |times| times.parse().expect("a number"))
+}
+
+/// Rounds of as many replicas.
+fn rounds() -> usize {
+    5 * times()
+}
+
+fn sessions() -> usize {
+    5000 * times()
+}
 
 fn keys(redis: &RedisServer) -> u64 {
     let size = redis.cli(&["dbsize"]);
@@ -82,7 +95,7 @@ async fn replicas_that_came_and_went_leave_nothing_behind() {
     let baseline = (keys(redis), series(cluster.a()), series(cluster.b()));
     let used = memory(redis);
     let mut most = 0;
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let servers = vec![server(round, &upstream.url("/mcp"))];
         for node in &cluster.nodes {
             node.gateway.servers.replace(servers.clone());
@@ -95,13 +108,13 @@ async fn replicas_that_came_and_went_leave_nothing_behind() {
         .await;
         most = most.max(keys(redis));
     }
-    let last = server(ROUNDS - 1, &upstream.url("/mcp"));
+    let last = server(rounds() - 1, &upstream.url("/mcp"));
     for node in &cluster.nodes {
         node.gateway.servers.replace(Vec::new());
     }
     println!(
         "{} replicas: {} keys at first, {most} at most, {} series",
-        ROUNDS * REPLICAS,
+        rounds() * REPLICAS,
         baseline.0,
         series(cluster.a())
     );
@@ -133,7 +146,7 @@ async fn sessions_that_came_and_went_leave_nothing_behind() {
     let cluster = TestCluster::pair(setup).await;
     let (redis, node) = (&cluster.redis, cluster.a());
     let (before, used) = (keys(redis), memory(redis));
-    let sessions = &node.gateway.sessions;
+    let here = &node.gateway.sessions;
     let raw = json!({"elicitation": {}}).to_string();
     let one = async |n: usize| {
         let hello = Hello {
@@ -146,22 +159,23 @@ async fn sessions_that_came_and_went_leave_nothing_behind() {
             client_info: None,
         };
         let principal = Principal::ANONYMOUS;
-        let (id, session) = sessions.open(hello, principal).expect("a session");
+        let (id, session) = here.open(hello, principal).expect("a session");
         let level = LogLevel::parse("debug").expect("a level");
-        sessions.set_log_level(&session, level).await;
-        sessions.subscribe(&session, "doc://a").await.expect("room");
+        here.set_log_level(&session, level).await;
+        here.subscribe(&session, "doc://a").await.expect("room");
         let there = &cluster.b().gateway.sessions;
         assert!(there.find(&id, "up", &principal).await.is_some());
         if n.is_multiple_of(2) {
-            sessions.end(&session).await;
+            here.end(&session).await;
         }
     };
     let mut most = 0;
-    for batch in 0..SESSIONS / 100 {
+    for batch in 0..sessions() / 100 {
         join_all((0..100).map(|n| one(batch * 100 + n))).await;
         most = most.max(keys(redis));
     }
-    println!("{SESSIONS} sessions: {before} keys at first, {most} at most");
+    let count = sessions();
+    println!("{count} sessions: {before} keys at first, {most} at most");
     assert!(most > before + 100, "nothing was written");
     eventually("the keys are gone", async || keys(redis) <= before).await;
     let now = memory(redis);
