@@ -14,8 +14,10 @@ def write(path: Path, report: dict) -> None:
 
 
 def _draw(report: dict) -> str:
-    samples, minutes = report["samples"], report["minutes"]
-    end = max([sample["second"] for sample in samples] + [60 * len(minutes), 60])
+    samples = report["samples"]
+    end = max([sample["second"] for sample in samples] + [60])
+    # Not what was answered while everything was being stopped.
+    minutes = [row for row in report["minutes"] if 60 * row["minute"] + 30 < end]
     names = list(samples[0]["memory_kib"]) if samples else []
     memory = {
         name: [(s["second"], s["memory_kib"][name] / 1024) for s in samples if s["memory_kib"].get(name)]
@@ -77,8 +79,8 @@ def _panel(top: float, title: str, series: dict[str, Series], end: float, events
         for run in _runs(points):
             path = " ".join(f"{x(second):.1f},{y(value):.1f}" for second, value in run)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        place = _WIDTH - _RIGHT - 110 * (len(series) - index)
-        parts.append(f'<text x="{place}" y="{top - 6:.0f}" fill="{colour}">{name}</text>')
+        place = _WIDTH - _RIGHT - 110 * (len(series) - index - 1)
+        parts.append(f'<text x="{place}" y="{top - 6:.0f}" text-anchor="end" fill="{colour}">{name}</text>')
     return parts
 
 
