@@ -36,7 +36,7 @@ fn rounds() -> usize {
 }
 
 fn sessions() -> usize {
-    5000 * times()
+    2500 * times()
 }
 
 fn keys(redis: &RedisServer) -> u64 {
