@@ -1,5 +1,5 @@
 use super::*;
-use crate::breaker::Failure;
+use crate::breaker::{Failure, Told};
 
 fn server(policy: Policy, replicas: usize) -> Server {
     let id = ServerId::try_from("up").expect("a good name");
