@@ -18,7 +18,11 @@
 //! Fences are numbered anew in every state, which keeps their order and bounds
 //! their number; `order` is the order in which grants were really given.
 
+mod state;
+
 use super::explore::Model;
+pub(super) use state::{Answer, Grant, Shelf};
+use state::{Ask, FRESH, Life, Node, Phase, Request, State};
 
 /// Time to live of a lease, in ticks.
 const TTL: u8 = 3;
@@ -83,153 +87,6 @@ pub(super) struct Faults {
     pub(super) writes: u8,
 }
 
-/// A lease as it was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(super) struct Grant {
-    pub(super) order: u8,
-    pub(super) fence: u8,
-}
-
-/// What the scripts keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(super) struct Shelf {
-    /// KEYS[1]: holder and what is left.
-    lease: Option<(u8, u8)>,
-    /// KEYS[2].
-    last: u8,
-    /// KEYS[3]: who wants it, and for how much longer.
-    wanted: Option<(u8, u8)>,
-    /// The fenced record: the grant of its last writer.
-    record: Option<Grant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Answer {
-    Acquired(Grant),
-    Held(u8),
-    Kept,
-    Wanted,
-    Lost,
-    Released,
-    NotReleased,
-}
-
-/// One method per script.
-impl Shelf {
-    /// `lease_acquire.lua`. `grant` is what the clock and the counter yield.
-    pub(super) fn acquire(&mut self, caller: u8, is_turn: bool, grant: Grant) -> Answer {
-        if let Some((holder, left)) = self.lease
-            && holder != caller
-        {
-            if is_turn {
-                self.wanted = Some((caller, TTL));
-            }
-            return Answer::Held(left);
-        }
-        self.lease = Some((caller, TTL));
-        self.last = grant.fence;
-        if self.wanted.is_some_and(|(node, _)| node == caller) {
-            self.wanted = None;
-        }
-        Answer::Acquired(grant)
-    }
-
-    /// `lease_renew.lua`.
-    pub(super) fn renew(&mut self, caller: u8, guards: &Guards) -> Answer {
-        match self.lease {
-            Some((holder, _)) if holder == caller || !guards.holders_are_compared => {
-                self.lease = Some((holder, TTL));
-            }
-            Some(_) | None => return Answer::Lost,
-        }
-        match self.wanted {
-            Some((node, _)) if node != caller && guards.holder_is_told => Answer::Wanted,
-            Some(_) | None => Answer::Kept,
-        }
-    }
-
-    /// `lease_release.lua`.
-    pub(super) fn release(&mut self, caller: u8, fence: u8, guards: &Guards) -> Answer {
-        let is_named = self.last == fence || !guards.releases_name_their_fence;
-        match self.lease {
-            Some((holder, _)) if (holder == caller && is_named) || !guards.holders_are_compared => {
-                self.lease = None;
-                Answer::Released
-            }
-            Some(_) | None => Answer::NotReleased,
-        }
-    }
-
-    /// `record_fenced.lua`: whether it was written.
-    pub(super) fn write(&mut self, grant: Grant, guards: &Guards) -> bool {
-        let newer = |stored: Grant| stored.fence > grant.fence;
-        if guards.writes_are_fenced && self.record.is_some_and(newer) {
-            return false;
-        }
-        self.record = Some(grant);
-        true
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Life {
-    Runs,
-    Paused,
-    Dead,
-}
-
-/// `cluster::lease::Phase`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Phase {
-    Idle { wait: u8 },
-    Held { grant: Grant, age: u8, wanted: bool },
-    Alone,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Ask {
-    Acquire { is_turn: bool },
-    Renew,
-    Release { named: Grant },
-}
-
-/// A command under way; a node has one at a time for a duty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Request {
-    ask: Ask,
-    age: u8,
-    answer: Option<Answer>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Node {
-    life: Life,
-    phase: Phase,
-    request: Option<Request>,
-    /// Given up, and not run yet.
-    late: Option<Ask>,
-    /// A write of the work on its way: under which grant, since when.
-    write: Option<(Grant, u8)>,
-    /// Ticks since the others heard of it.
-    silent: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct State {
-    shelf: Shelf,
-    nodes: [Node; NODES],
-    /// The store cannot be reached, for so many ticks.
-    away: Option<u8>,
-    left: Faults,
-    /// The grant given last, and to whom.
-    granted: (u8, u8),
-    /// The newest grant whose write was accepted since the store was empty.
-    accepted: u8,
-    /// For so many ticks somebody may believe in a lease that an emptied store forgot.
-    forgot: u8,
-    broken: Option<&'static str>,
-}
-
 pub(super) const OVERLAP: &str = "two nodes work under a lease at the same time";
 pub(super) const STALE_WRITE: &str = "a write replaced that of a newer holder";
 pub(super) const LATE_WRITE: &str =
@@ -272,15 +129,6 @@ pub(super) struct Leases {
     pub(super) faults: Faults,
     pub(super) guards: Guards,
 }
-
-const FRESH: Node = Node {
-    life: Life::Runs,
-    phase: Phase::Idle { wait: 0 },
-    request: None,
-    late: None,
-    write: None,
-    silent: 0,
-};
 
 impl Model for Leases {
     type State = State;
@@ -714,109 +562,5 @@ impl Leases {
             }
         }
         after
-    }
-}
-
-impl Node {
-    /// What the work has sent may still arrive; nobody waits for it.
-    fn stop_work(&mut self) {
-        if let Some((_, age)) = &mut self.write {
-            *age = PAUSED;
-        }
-    }
-}
-
-impl State {
-    fn with(&self, n: usize, change: impl FnOnce(&mut Node)) -> Self {
-        let mut after = *self;
-        change(&mut after.nodes[n]);
-        after
-    }
-
-    /// Nodes before this one, of those that are thought to live.
-    fn rank(&self, n: usize) -> usize {
-        self.nodes[..n]
-            .iter()
-            .filter(|node| node.silent < TTL)
-            .count()
-    }
-
-    /// `News::LeasesReleased`.
-    fn told_of_release(mut self) -> Self {
-        for n in 0..NODES {
-            let is_turn = self.rank(n) == 0;
-            if let (Life::Runs, Phase::Idle { wait }, true) =
-                (self.nodes[n].life, &mut self.nodes[n].phase, is_turn)
-            {
-                *wait = 0;
-            }
-        }
-        self
-    }
-
-    /// Every grant that somebody knows of.
-    fn each(&mut self, visit: &mut dyn FnMut(&mut Grant)) {
-        for node in &mut self.nodes {
-            if let Phase::Held { grant, .. } = &mut node.phase {
-                visit(grant);
-            }
-            if let Some(Ask::Release { named }) = &mut node.late {
-                visit(named);
-            }
-            if let Some(request) = &mut node.request {
-                if let Ask::Release { named } = &mut request.ask {
-                    visit(named);
-                }
-                if let Some(Answer::Acquired(grant)) = &mut request.answer {
-                    visit(grant);
-                }
-            }
-            if let Some((grant, _)) = &mut node.write {
-                visit(grant);
-            }
-        }
-        self.shelf.record.iter_mut().for_each(visit);
-    }
-
-    fn highest_fence(&self) -> u8 {
-        let (mut state, mut highest) = (*self, self.shelf.last);
-        state.each(&mut |grant| highest = highest.max(grant.fence));
-        highest
-    }
-
-    /// Numbers grants and fences anew, from 1, in the same order.
-    fn renumbered(mut self) -> Self {
-        let (mut orders, mut fences) = (Numbers::default(), Numbers::default());
-        orders.note(self.granted.0);
-        orders.note(self.accepted);
-        fences.note(self.shelf.last);
-        self.each(&mut |grant| {
-            orders.note(grant.order);
-            fences.note(grant.fence);
-        });
-        self.granted.0 = orders.place(self.granted.0);
-        self.accepted = orders.place(self.accepted);
-        self.shelf.last = fences.place(self.shelf.last);
-        self.each(&mut |grant| {
-            grant.order = orders.place(grant.order);
-            grant.fence = fences.place(grant.fence);
-        });
-        self
-    }
-}
-
-/// A set of numbers below 32. Zero stays zero: never.
-#[derive(Default)]
-struct Numbers(u32);
-
-impl Numbers {
-    fn note(&mut self, number: u8) {
-        self.0 |= (1 << number) & !1;
-    }
-
-    fn place(&self, number: u8) -> u8 {
-        let below = (1u32 << number) - 1;
-        let place = (self.0 & below).count_ones() + u32::from(number > 0);
-        u8::try_from(place).expect("below 32")
     }
 }
