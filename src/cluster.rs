@@ -30,6 +30,12 @@ impl Settings {
         self.lease_ttl / 3
     }
 
+    /// How old the last renewal is when a lease is renewed: between the first
+    /// and the second look of a tick, however long a look takes.
+    pub(crate) fn renewal(&self) -> Duration {
+        self.tick() * 3 / 4
+    }
+
     /// How long before its lease ends work stops: the time a write may take.
     #[must_use]
     pub fn margin(&self) -> Duration {

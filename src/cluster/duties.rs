@@ -242,7 +242,7 @@ impl Keeper {
         matches!(
             self.kept.get(duty).map(|kept| kept.phase),
             Some(Phase::Held { asked_at, .. })
-                if now.duration_since(asked_at) >= self.duties.settings.tick() / 2
+                if now.duration_since(asked_at) >= self.duties.settings.renewal()
         )
     }
 

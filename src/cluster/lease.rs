@@ -96,7 +96,7 @@ impl Phase {
             Self::Held { until, .. } if until <= here.now => Step::Stop,
             Self::Held { wanted: true, .. } if here.reachable && here.rank > 0 => Step::HandOver,
             Self::Held { asked_at, .. } => {
-                let due = here.now.duration_since(asked_at) >= settings.tick() / 2;
+                let due = here.now.duration_since(asked_at) >= settings.renewal();
                 if here.reachable && due {
                     Step::Renew
                 } else {
