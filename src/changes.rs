@@ -179,14 +179,23 @@ impl Changes {
         let mut known = lock(&self.known);
         known.retain(|id, _| servers.iter().any(|server| server.id == *id));
         let mut works: Vec<(Arc<str>, Arc<dyn Work>)> = Vec::new();
+        let mut anew = Vec::new();
         for server in servers.iter().filter(|server| is_shared(server)) {
+            let before = known.get(&server.id).map(|one| Arc::clone(&one.watcher));
             let one = self.entry(&mut known, server);
+            let is_other = before.is_some_and(|before| !Arc::ptr_eq(&before, &one.watcher));
+            if is_other && one.interest.is_used() {
+                anew.push((Arc::clone(server), Arc::clone(&one.interest)));
+            }
             works.push((
                 server.id.as_str().into(),
                 Arc::clone(&one.watcher) as Arc<dyn Work>,
             ));
         }
         drop(known);
+        for (server, interest) in anew {
+            self.begin(&server, &interest);
+        }
         self.duties.set(DutyKind::Watch, works);
     }
 

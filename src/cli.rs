@@ -7,16 +7,19 @@ use std::{
     io::{Write as _, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Overrides, Sources};
+use crate::config::{Overrides, Sources, parse_duration};
 
 mod call;
 mod check;
 mod client;
+mod cluster;
 mod output;
+mod top;
 mod views;
 mod welcome;
 
@@ -52,6 +55,10 @@ pub enum Command {
     Status(NodeArgs),
     /// The servers a node knows
     Servers(NodeArgs),
+    /// The nodes of the fleet and which duties each holds
+    Nodes(NodeArgs),
+    /// Load of nodes and servers, refreshed on a terminal
+    Top(TopArgs),
     /// The tools of a server (`*` for all servers)
     Tools(ToolsArgs),
     /// Call a tool
@@ -107,6 +114,20 @@ pub struct NodeArgs {
     pub output: Output,
 }
 
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Pause between two looks, such as 500ms or 2s
+    #[arg(long, default_value = "2s", value_parser = pause)]
+    pub interval: Duration,
+    /// How many looks; without it: one, and on a terminal until Ctrl-C
+    #[arg(long, value_name = "N")]
+    pub iterations: Option<u64>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
 /// Arguments of `tools`.
 #[derive(Debug, Args)]
 pub struct ToolsArgs {
@@ -160,13 +181,22 @@ enum Failure {
     Told,
 }
 
+/// A pause with its unit.
+fn pause(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|pause| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(pause))
+        .ok_or_else(|| "expected a duration from 100ms to 1h with its unit, such as 2s".to_owned())
+}
+
 /// Runs a command other than `serve`.
 #[must_use]
 pub fn run(command: Command, environment: Vec<(String, String)>) -> ExitCode {
     let outcome = match command {
         Command::Serve(_) => Err(Failure::Usage("a node is not run from here".into())),
         Command::Check(args) => check::check(args, environment),
-        Command::Status(args) => client::run(views::status(args)),
+        Command::Status(args) => client::run(cluster::status(args)),
+        Command::Nodes(args) => client::run(cluster::nodes(args)),
+        Command::Top(args) => client::run(top::top(args)),
         Command::Servers(args) => client::run(views::servers(args)),
         Command::Tools(args) => client::run(views::tools(args)),
         Command::Call(args) => client::run(call::call(args)),

@@ -15,7 +15,9 @@ mod engine;
 mod error;
 mod health;
 mod limits;
+mod networks;
 mod node;
+mod rates;
 mod redis;
 mod secret;
 mod section;
@@ -35,6 +37,7 @@ use self::{
     source::Gathered,
 };
 
+pub(crate) use self::values::parse_duration;
 pub use self::{
     auth::{Auth, AuthMode},
     cache::Cache,
@@ -43,7 +46,9 @@ pub use self::{
     error::{ConfigErrors, Finding},
     health::Health,
     limits::Limits,
+    networks::Network,
     node::Node,
+    rates::RateLimits,
     redis::Redis,
     secret::Secret,
     section::Setting,
@@ -70,6 +75,8 @@ pub struct Config {
     pub servers: Vec<ServerConfig>,
     /// Bounds.
     pub limits: Limits,
+    /// How fast clients may call.
+    pub rate_limits: RateLimits,
     /// Connections and sessions toward servers.
     pub upstream: Upstream,
     /// Who may call.
@@ -168,6 +175,7 @@ impl Config {
             health: Health::read(root.section("health")),
             servers: servers::read_all(root.section("servers"), &gathered.imported),
             limits: Limits::read(root.section("limits")),
+            rate_limits: RateLimits::read(root.section("rate_limits")),
             upstream: Upstream::read(root.section("upstream")),
             telemetry: Telemetry::read(root.section("telemetry")),
             templates: Templates::read(root.section("templates")),

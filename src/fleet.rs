@@ -67,6 +67,22 @@ pub enum News {
     },
     /// A node gave leases back: whose turn it is may take them.
     LeasesReleased {},
+    /// A trial found that a replica answers again: circuit breakers close.
+    ReplicaRecovered {
+        /// The replica's id.
+        replica: String,
+    },
+    /// A trial found that a replica does not answer yet: the next one is later.
+    TrialFailed {
+        /// The replica's id.
+        replica: String,
+        /// Failed trials in a row, the opening included.
+        openings: u32,
+        /// Time until the next trial.
+        pause_ms: u64,
+    },
+    /// The registry of servers changed.
+    ServersChanged {},
 }
 
 /// What a server's change notification is about.
@@ -127,8 +143,7 @@ impl Fleet {
             from: self.node.to_string(),
             news: news.clone(),
         };
-        // No listener on this node is not an error.
-        self.local.send(Heard::News(Arc::new(news))).ok();
+        self.tell_here(news);
         let payload = match rmp_serde::to_vec(&letter) {
             Ok(payload) => Bytes::from(payload),
             Err(error) => return tracing::error!(%error, "news could not be encoded"),
@@ -136,6 +151,12 @@ impl Fleet {
         if let Err(error) = self.store.publish(Channel::Fleet, payload).await {
             tracing::debug!(%error, "news did not reach the other nodes");
         }
+    }
+
+    /// Tells this node's listeners only: every node finds it out for itself.
+    pub fn tell_here(&self, news: News) {
+        // No listener on this node is not an error.
+        self.local.send(Heard::News(Arc::new(news))).ok();
     }
 
     /// What happens from now on.

@@ -7,16 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{
-        Semaphore,
-        broadcast::{self, error::RecvError},
-        oneshot,
-    },
+    sync::{Semaphore, oneshot},
     time::Instant,
 };
 
@@ -28,37 +22,40 @@ use crate::{
         duties::Duties,
         membership::{About, Membership},
     },
-    config::{Config, Secret},
+    config::Config,
     fleet::Fleet,
-    health::{self, Health},
+    health::Health,
     http::{
-        listener::{self, ListenerSettings},
+        listener,
         mcp::{about, stream::Held},
         router,
     },
-    ids::{NodeId, ServerId},
+    ids::NodeId,
     lifecycle::Tasks,
     lists::{self, Listing, Lists, Target},
-    mcp::{error::RpcError, seal::Sealer},
-    relay::{self, Relay},
-    servers::{Endpoint, Replica, Server, Servers},
-    session::{self, Sessions},
+    load::Loads,
+    mcp::{Raw, error::RpcError, json::RawObject, method::TOOLS_CALL},
+    permits::Permits,
+    rates::{Client, Limited, Limiter},
+    registry::{self, Affected, Registry},
+    relay::Relay,
+    servers::{Server, Servers},
+    session::Sessions,
     store::{
-        Event, RecordKey, Store, StoreError,
+        Store,
         memory::MemoryStore,
         redis::{RedisSettings, RedisStore},
     },
-    telemetry::metrics::{Gauge, Metrics},
-    upstream::{self, Upstreams},
+    telemetry::metrics::{Gauge, Metrics, Refresh, Sampled},
+    trials::Trials,
+    upstream::Upstreams,
 };
+
+mod secret;
+mod settings;
 
 /// Time for the last tasks, once draining is over.
 const ENDING: Duration = Duration::from_secs(5);
-/// A node that has no shared key yet tries again after this, heard or not
-/// that the store is back.
-const SHARE_KEY_AFTER: Duration = Duration::from_secs(30);
-/// Header lines of one request.
-const MAX_HEADER_LINES: usize = 200;
 
 /// The parts of a node.
 #[derive(Debug)]
@@ -89,6 +86,10 @@ pub struct Gateway {
     pub fleet: Arc<Fleet>,
     /// Watches of the servers.
     pub changes: Arc<Changes>,
+    /// Servers registered while the fleet runs.
+    pub registry: Arc<Registry>,
+    /// How fast clients may call.
+    pub rates: Arc<Limiter>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -125,17 +126,19 @@ impl Gateway {
             .as_deref()
             .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
-        let sealer = sealer(&config, &store, &tasks).await;
-        let servers = Arc::new(Servers::new(known_servers(&config)?));
+        let sealer = secret::sealer(&config, &store, &tasks).await;
+        let configured = registry::configured(&config)?;
+        let counted = Some(Arc::clone(&metrics));
+        let servers = Arc::new(Servers::counted(configured.clone(), counted));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
-            upstream_settings(&config),
+            settings::upstream(&config),
             Arc::clone(&store),
             tasks.clone(),
             Arc::clone(&metrics),
         );
         let cache: Arc<Cache<Listing>> =
-            Cache::new(Arc::clone(&store), cache_settings(&config), tasks.clone());
+            Cache::new(Arc::clone(&store), settings::cache(&config), tasks.clone());
         let lists = Arc::new(Lists::new(
             Arc::clone(&upstreams),
             Arc::clone(&servers),
@@ -146,7 +149,7 @@ impl Gateway {
         ));
         let sealer = Arc::new(sealer);
         let relay = Arc::new(Relay::new(
-            relay_settings(&config),
+            settings::relay(&config),
             Arc::clone(&upstreams),
             Arc::clone(&sealer),
             Arc::clone(&store),
@@ -155,7 +158,7 @@ impl Gateway {
             Arc::clone(&metrics),
         ));
         let sessions = Arc::new(Sessions::new(
-            session_settings(&config),
+            settings::session(&config),
             sealer,
             Arc::clone(&store),
             Arc::clone(&fleet),
@@ -176,6 +179,11 @@ impl Gateway {
             cluster,
             describe,
         ));
+        let rates = Arc::new(Limiter::new(
+            config.rate_limits.principal,
+            Arc::clone(&store),
+            Arc::clone(&membership),
+        ));
         let duties = Arc::new(Duties::new(
             Arc::clone(&membership),
             Arc::clone(&store),
@@ -195,8 +203,21 @@ impl Gateway {
             tasks.clone(),
             Arc::clone(&metrics),
         );
+        let registry = Arc::new(Registry::new(
+            configured,
+            settings::registry(&config),
+            Arc::clone(&store),
+            Arc::clone(&fleet),
+            Affected {
+                servers: Arc::clone(&servers),
+                upstreams: Arc::clone(&upstreams),
+                metrics: Arc::clone(&metrics),
+            },
+        ));
+        // Known before the first request, if the store answers.
+        registry.refresh_or_say().await;
         let health = Health::new(
-            health_settings(&config),
+            settings::health(&config),
             node.clone(),
             Arc::clone(&servers),
             Arc::clone(&upstreams),
@@ -220,12 +241,17 @@ impl Gateway {
             store,
             fleet,
             changes,
+            registry,
+            rates,
             membership,
             duties,
             health,
             metrics,
             tasks,
         });
+        gateway
+            .metrics
+            .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
         let signals = Signals::listen()?;
         Ok(Bound {
@@ -245,6 +271,8 @@ impl Gateway {
         self.until_ending("sessions", async move { sessions.follow().await });
         let relay = Arc::clone(&self.relay);
         self.until_ending("relay", async move { relay.follow().await });
+        let registry = Arc::clone(&self.registry);
+        self.until_ending("registry", async move { registry.follow().await });
         let membership = Arc::clone(&self.membership);
         let (stopping, ending) = (self.tasks.stopping().clone(), self.tasks.ending().clone());
         self.tasks.spawn("membership", async move {
@@ -252,6 +280,28 @@ impl Gateway {
         });
         let duties = Arc::clone(&self.duties);
         self.tasks.spawn("duties", duties.run());
+        let trials = Arc::new(Trials::new(
+            Arc::clone(&self.servers),
+            Arc::clone(&self.upstreams),
+            Arc::clone(&self.store),
+            Arc::clone(&self.fleet),
+            self.membership.me().clone(),
+            self.config.health.timeout,
+            self.tasks.clone(),
+        ));
+        self.tasks.spawn("trials", trials.run());
+        let permits = Permits::new(
+            Arc::clone(&self.servers),
+            Arc::clone(&self.store),
+            Arc::clone(&self.membership),
+        );
+        self.until_ending("permits", permits.run());
+        // Without a store of several nodes there is nobody to tell.
+        if self.config.redis.is_some() {
+            let me = self.membership.me().clone();
+            let loads = Loads::new(Arc::clone(&self.servers), Arc::clone(&self.store), me);
+            self.tasks.spawn("load", loads.run(self.tasks.clone()));
+        }
         self.until_ending("health", Arc::clone(&self.health).run());
         self.until_ending("changes", Arc::clone(&self.changes).run());
     }
@@ -276,6 +326,26 @@ impl Gateway {
                 .iter()
                 .for_each(|server| self.changes.watch(server)),
         }
+    }
+
+    /// Counts a request of a client against its limits.
+    pub(crate) async fn admit(
+        &self,
+        client: Client,
+        server: &Server,
+        method: &str,
+        params: Option<&Raw>,
+    ) -> Result<(), Limited> {
+        let name = || {
+            // Read only where a tool has a limit of its own.
+            let has_any = method == TOOLS_CALL && !server.rates.tools.is_empty();
+            let params = RawObject::parse(params.filter(|_| has_any)?).ok()?;
+            params.get_str("name").map(|name| name.into_owned())
+        };
+        let limits = (&server.id, &server.rates);
+        self.rates
+            .admit(client, limits, method, name().as_deref())
+            .await
     }
 
     /// A place among the streams this node may have open.
@@ -310,7 +380,7 @@ impl Bound {
         let serving = listener::serve(
             self.listener,
             app,
-            listener_settings(&gateway.config),
+            settings::listener(&gateway.config),
             tasks.clone(),
             Arc::clone(&gateway.metrics),
         );
@@ -337,6 +407,24 @@ impl Bound {
     }
 }
 
+/// What the store and the cache count, for the metrics.
+fn sampled(
+    store: &Arc<dyn Store>,
+    counters: &Arc<cache::Counters>,
+) -> impl Fn() -> Sampled + Send + Sync + 'static {
+    let (store, counters) = (Arc::clone(store), Arc::clone(counters));
+    move || Sampled {
+        store_reachable: store.is_reachable(),
+        store_failures: store.failures(),
+        refreshes: [
+            (Refresh::Stored, counters.refreshed.get()),
+            (Refresh::Refused, counters.writes_refused.get()),
+            (Refresh::Failed, counters.refresh_failed.get()),
+            (Refresh::Elsewhere, counters.refresh_held.get()),
+        ],
+    }
+}
+
 /// What this node says of itself to the others.
 fn describe(
     listen: SocketAddr,
@@ -356,6 +444,7 @@ fn describe(
             started_at: millis(since),
             uptime: millis(started.elapsed()),
             requests: current(Gauge::Requests),
+            answered: metrics.answered(),
             connections: current(Gauge::Connections),
             streams: current(Gauge::Streams),
             duties: current(Gauge::Duties),
@@ -406,203 +495,4 @@ async fn open_store(config: &Config, tasks: &Tasks) -> anyhow::Result<Arc<dyn St
         ..RedisSettings::new(redis.url.reveal())
     };
     Ok(Arc::new(RedisStore::connect(settings, tasks).await?))
-}
-
-/// What seals tokens: the configured secret, or one that the first node made
-/// and the store keeps. Until the store answers for the first time, a node
-/// without a configured secret makes tokens that only itself can open.
-async fn sealer(config: &Config, store: &Arc<dyn Store>, tasks: &Tasks) -> Sealer {
-    let previous = config.node.previous_secret.as_ref().map(key_of);
-    if let Some(secret) = &config.node.secret {
-        return Sealer::new(&key_of(secret)).with_previous(previous.iter());
-    }
-    // Subscribed to first: the store may begin to answer right after the attempt.
-    let feed = store.subscribe();
-    let own: [u8; 32] = rand::random();
-    let shared = shared_key(&**store, &own).await.inspect_err(|error| {
-        tracing::warn!(%error, "sessions of this node are its own until the store answers: set node.secret to share them always");
-    });
-    let key = *shared.as_ref().unwrap_or(&own);
-    let sealer = Sealer::new(&key).with_previous(previous.iter());
-    let keeping = keep_key_shared(Arc::clone(store), feed, key, shared.is_ok(), sealer.clone());
-    let ending = tasks.ending().clone();
-    tasks.spawn("shared-key", async move {
-        tokio::select! {
-            () = ending.cancelled() => {}
-            () = keeping => {}
-        }
-    });
-    sealer
-}
-
-/// Compares with the store whenever it comes back: it may answer for the
-/// first time, or have lost the key, which the first node to notice puts back.
-async fn keep_key_shared(
-    store: Arc<dyn Store>,
-    mut feed: broadcast::Receiver<Event>,
-    mut key: [u8; 32],
-    mut is_shared: bool,
-    sealer: Sealer,
-) {
-    loop {
-        let is_back = async {
-            loop {
-                match feed.recv().await {
-                    Ok(Event::Gap) | Err(RecvError::Lagged(_)) => return,
-                    Err(RecvError::Closed) => std::future::pending().await,
-                    Ok(_news) => {}
-                }
-            }
-        };
-        if is_shared {
-            is_back.await;
-        } else {
-            // Tried again in any case.
-            tokio::time::timeout(SHARE_KEY_AFTER, is_back).await.ok();
-        }
-        match shared_key(&*store, &key).await {
-            Ok(kept) => {
-                if kept != key {
-                    sealer.adopt(&kept);
-                    key = kept;
-                }
-                if !is_shared {
-                    tracing::info!("sessions are shared with the other nodes now");
-                }
-                is_shared = true;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the shared key cannot be compared now");
-                is_shared = false;
-            }
-        }
-    }
-}
-
-fn key_of(secret: &Secret) -> [u8; 32] {
-    Sha256::digest(secret.reveal()).into()
-}
-
-/// The key that the store keeps; `own` if it has none.
-async fn shared_key(store: &dyn Store, own: &[u8; 32]) -> Result<[u8; 32], StoreError> {
-    let own = Bytes::copy_from_slice(own);
-    let kept = store.put_if_absent(&RecordKey::Secret, own, None).await?;
-    Ok(<[u8; 32]>::try_from(&*kept).unwrap_or_else(|_| Sha256::digest(&kept).into()))
-}
-
-fn known_servers(config: &Config) -> anyhow::Result<Vec<Arc<Server>>> {
-    let mut servers: Vec<_> = config
-        .servers
-        .iter()
-        .map(|server| {
-            let replica = |replica: &crate::config::ReplicaConfig| {
-                let built =
-                    Replica::new(server.id.clone(), replica.endpoint.clone(), replica.weight);
-                Arc::new(built.with_headers(server.headers.clone()))
-            };
-            let replicas = server.replicas.iter().map(replica).collect();
-            Arc::new(Server::new(
-                server.id.clone(),
-                replicas,
-                server.balance,
-                server.timeout,
-                server.origin,
-            ))
-        })
-        .collect();
-    let demo = ServerId::try_from("demo")?;
-    if config.node.demo && servers.iter().all(|server| server.id != demo) {
-        let replica = Arc::new(Replica::new(demo.clone(), Endpoint::Demo, 1));
-        let timeout = Duration::from_secs(30);
-        servers.push(Arc::new(Server::new(
-            demo,
-            vec![replica],
-            crate::balance::Policy::default(),
-            timeout,
-            "built-in",
-        )));
-    }
-    Ok(servers)
-}
-
-fn cache_settings(config: &Config) -> cache::Settings {
-    let cache = &config.cache;
-    cache::Settings {
-        l1_bytes: cache.memory,
-        min_fresh: cache.min_fresh,
-        max_fresh: cache.max_fresh,
-        lock_ttl: cache.lock_ttl,
-        fetch_limit: cache.fetch_timeout,
-        early_refresh: cache.early_refresh,
-        retry_first: cache.retry_min,
-        retry_stale: cache.retry_max,
-        ..cache::Settings::default()
-    }
-}
-
-fn upstream_settings(config: &Config) -> upstream::Settings {
-    let upstream = &config.upstream;
-    upstream::Settings {
-        connect_timeout: upstream.connect_timeout,
-        pool_idle: upstream.connection_idle,
-        max_idle_per_host: upstream.idle_connections,
-        verdict_horizon: upstream.version_ttl,
-        probe_timeout: upstream.probe_timeout,
-        sessions_per_replica: upstream.sessions,
-        processes_per_replica: upstream.sessions,
-        dedicated_sessions: config.limits.sessions,
-        session_idle: upstream.session_idle,
-        max_message_bytes: config.limits.message,
-        client_info: about::gateway_info(),
-        keep_dedicated: config.redis.is_some(),
-    }
-}
-
-fn relay_settings(config: &Config) -> relay::Settings {
-    let limits = &config.limits;
-    relay::Settings {
-        max_duration: limits.call,
-        answer_timeout: limits.wait,
-        max_rounds: limits.rounds,
-        max_parked: limits.waiting,
-        max_events: limits.stream_events,
-        events_ttl: limits.stream_ttl,
-        stream_retry: Duration::from_secs(5),
-        server_info: about::gateway_info(),
-    }
-}
-
-fn health_settings(config: &Config) -> health::Settings {
-    let health = &config.health;
-    health::Settings {
-        interval: health.interval,
-        timeout: health.timeout,
-        thresholds: health::Thresholds {
-            unhealthy_after: health.unhealthy_after,
-            healthy_after: health.healthy_after,
-        },
-        probe: health.probe,
-    }
-}
-
-fn session_settings(config: &Config) -> session::Settings {
-    let limits = &config.limits;
-    session::Settings {
-        max_age: limits.session_max_age,
-        idle: limits.session_idle,
-        remembered: limits.sessions as u64,
-        max_subscriptions: limits.subscriptions,
-    }
-}
-
-fn listener_settings(config: &Config) -> ListenerSettings {
-    let limits = &config.limits;
-    ListenerSettings {
-        max_connections: limits.connections,
-        max_header_bytes: limits.headers,
-        max_headers: MAX_HEADER_LINES,
-        header_timeout: limits.header_timeout,
-        max_http2_streams: limits.http2_streams,
-        drain: config.node.drain,
-    }
 }

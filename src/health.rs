@@ -261,7 +261,8 @@ impl Health {
 
     /// The store's clock in milliseconds, as far as it is known; while the
     /// store is away it goes on by this node's.
-    fn store_now(&self) -> u64 {
+    #[must_use]
+    pub fn store_now(&self) -> u64 {
         let (origin, then) = *lock(&self.clock);
         then + u64::try_from(origin.elapsed().as_millis()).unwrap_or(0)
     }

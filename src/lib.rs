@@ -3,11 +3,14 @@
 //! In reading order: a request arrives in [`http`], is understood with
 //! [`mcp`], answered from [`lists`] (over [`cache`]) or relayed by [`relay`]
 //! to a replica chosen by [`balance`] and reached through [`upstream`].
+//! [`breaker`], [`trials`] and [`load`] say which replicas are fit and how busy,
+//! [`permits`] how many calls they take.
 //! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
 //! the state that nodes share. [`gateway`] puts the parts together,
 //! [`lifecycle`] ends them in order.
 
 pub mod balance;
+pub mod breaker;
 pub mod cache;
 pub mod changes;
 pub mod cli;
@@ -20,10 +23,15 @@ pub mod http;
 pub mod ids;
 pub mod lifecycle;
 pub mod lists;
+pub mod load;
 pub mod mcp;
+pub mod permits;
+pub mod rates;
+pub mod registry;
 pub mod relay;
 pub mod servers;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+pub mod trials;
 pub mod upstream;

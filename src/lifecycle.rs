@@ -14,7 +14,9 @@ use tracing::{Instrument, info_span};
 pub struct Tasks {
     stopping: CancellationToken,
     ending: CancellationToken,
+    closing: CancellationToken,
     tracker: TaskTracker,
+    beneath: TaskTracker,
     failed: Arc<OnceLock<TaskFailed>>,
 }
 
@@ -56,13 +58,39 @@ impl Tasks {
         &self.ending
     }
 
+    /// Cancelled when all other tasks have ended: the connections that they
+    /// said goodbye over close now.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
     /// Runs a task that lives as long as the node. If it ends or panics before
     /// the node stops, the node stops.
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.supervise(name, task, &self.tracker);
+    }
+
+    /// Runs a task that others need to the end: it waits on
+    /// [`closing`](Self::closing).
+    pub fn spawn_beneath(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.supervise(name, task, &self.beneath);
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that spawns long-lived tasks"
     )]
-    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    fn supervise(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+        tracker: &TaskTracker,
+    ) {
         let supervision = Supervision {
             task: name,
             stopping: self.stopping.clone(),
@@ -73,8 +101,7 @@ impl Tasks {
             task.await;
         };
         tokio::spawn(
-            self.tracker
-                .track_future(supervised.instrument(info_span!("task", task.name = name))),
+            tracker.track_future(supervised.instrument(info_span!("task", task.name = name))),
         );
     }
 
@@ -105,6 +132,9 @@ impl Tasks {
         self.ending.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+        self.closing.cancel();
+        self.beneath.close();
+        self.beneath.wait().await;
     }
 }
 

@@ -309,7 +309,7 @@ impl Lists {
             params: params.to_owned(),
         };
         let fetch = self.fetch(server, caller, wanted);
-        let variant = variant(Era::Modern, &caller.capabilities);
+        let variant = variant(server, Era::Modern, &caller.capabilities);
         let (id, method) = (&server.id, method::RESOURCES_READ);
         let key = CacheKey::new(id, method, Some(&slot.1), &variant, caller.principal);
         let served = self

@@ -1,11 +1,12 @@
 //! Carries a call between a client and a server of any two eras.
 //!
-//! The replica's side is an [`Exchange`]: notifications, questions, an answer.
+//! The replica's side is an [`Exchange`](crate::upstream::Exchange): notifications, questions, an answer.
 //! The client's side is one of two flows: [`modern`], where a question ends
 //! the request and the answer comes with a new one, and [`legacy`], where a
 //! question travels on the call's stream while the request stays open. What
 //! either flow has to leave with a node while its client is away is in
-//! `park`; how other nodes reach it, in `mailbox`.
+//! `park`; how other nodes reach it, in `mailbox`. Which replica a call goes
+//! to, and to which next, is in `attempts`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     fleet::Fleet,
-    ids::{Principal, ReplicaId, ServerId},
+    ids::{Principal, ServerId},
     lifecycle::Tasks,
     mcp::{
         Raw,
@@ -22,17 +23,15 @@ use crate::{
         error::RpcError,
         message::Answer,
         seal::Sealer,
-        version::Era,
     },
-    servers::{InFlight, Replica, Server},
+    servers::Server,
     store::Store,
-    telemetry::metrics::{Metrics, Retry},
-    upstream::{
-        ClientSession, Description, Event, Exchange, Outgoing, SessionUse, UpstreamError, Upstreams,
-    },
+    telemetry::metrics::Metrics,
+    upstream::{ClientSession, Description, Event, UpstreamError, Upstreams},
 };
 
 mod ask;
+mod attempts;
 pub(crate) mod event_log;
 pub mod legacy;
 mod mailbox;
@@ -40,6 +39,7 @@ pub mod modern;
 mod park;
 pub(crate) mod standalone;
 
+pub(crate) use attempts::Begun;
 pub(crate) use mailbox::{Delivery, Letter, Mailbox, Mailboxes};
 
 /// Bounds on calls.
@@ -59,6 +59,10 @@ pub struct Settings {
     pub events_ttl: Duration,
     /// Pause before a lost stream to a server is opened again.
     pub stream_retry: Duration,
+    /// Further replicas tried for one call that may be sent again.
+    pub retries: u32,
+    /// Retries as a share of a server's calls.
+    pub retry_budget: f64,
     /// Who answers for a server that does not say who it is.
     pub server_info: Box<Raw>,
 }
@@ -84,6 +88,8 @@ pub struct Call {
     pub trace: TraceContext,
     /// `Mcp-Param-*` headers to send along.
     pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Whether running twice does no more than running once, as its tool says.
+    pub repeatable: bool,
     /// The session of a legacy client; `None` uses a pooled one where the server needs one.
     pub session: Option<ClientSession>,
 }
@@ -207,135 +213,24 @@ impl Relay {
     ) -> Result<Arc<Description>, RelayError> {
         let mut tried = Vec::new();
         loop {
-            let Some(replica) = server.pick(&tried) else {
+            let Some(replica) = server.any(&tried) else {
                 return Err(RelayError::NoReplica {
                     server: server.id.clone(),
                 });
             };
-            match self.upstreams.describe(&replica, deadline).await {
+            let begun = Instant::now();
+            let source = match self.upstreams.describe(&replica, deadline).await {
                 Ok(description) => return Ok(description),
-                Err(source) if tried.len() + 1 == server.replicas.len() => {
-                    return Err(RelayError::Upstream {
-                        server: server.id.clone(),
-                        source,
-                    });
-                }
-                Err(_) => tried.push(replica.id.clone()),
-            }
-        }
-    }
-
-    /// Sends the call to a replica: to another one when the first certainly
-    /// did not run it.
-    pub(crate) async fn begin(
-        self: &Arc<Self>,
-        call: &Call,
-        deadline: Instant,
-    ) -> Result<Begun, RelayError> {
-        let server = &call.server;
-        let mut tried: Vec<ReplicaId> = Vec::new();
-        let mut last = None;
-        while let Some(replica) = choose(server, call.session.as_ref(), &tried) {
-            let in_flight = replica.begin();
-            let outgoing = Outgoing {
-                method: &call.method,
-                params: call.params.as_deref(),
-                capabilities: &call.capabilities,
-                log_level: call.log_level,
-                progress_token: call.progress_token.clone(),
-                trace: call.trace.clone(),
-                headers: call.headers.clone(),
+                Err(source) => source,
             };
-            let session = call
-                .session
-                .clone()
-                .map_or(SessionUse::Pooled, SessionUse::Dedicated);
-            match self
-                .upstreams
-                .call(&replica, outgoing, session, deadline)
-                .await
-            {
-                Ok(exchange) => {
-                    return Ok(Begun {
-                        exchange,
-                        server: server.id.clone(),
-                        _in_flight: in_flight,
-                    });
-                }
-                Err(error) if error.is_safe_to_retry() => {
-                    tracing::info!(%replica.id, error = &error as &dyn std::error::Error, "a replica did not take a call");
-                    self.metrics.retry(&server.id, Retry::NotSent);
-                    tried.push(replica.id.clone());
-                    last = Some(error);
-                }
-                Err(source) => {
-                    return Err(RelayError::Upstream {
-                        server: server.id.clone(),
-                        source,
-                    });
-                }
+            replica.learn(source.tells(), begun, Instant::now());
+            tried.push(replica.id.clone());
+            if tried.len() == server.replicas.len() || Instant::now() >= deadline {
+                return Err(RelayError::Upstream {
+                    server: server.id.clone(),
+                    source,
+                });
             }
-        }
-        let server = server.id.clone();
-        Err(match last {
-            Some(source) => RelayError::Upstream { server, source },
-            None => RelayError::NoReplica { server },
-        })
-    }
-}
-
-/// The replica for a call. A client session stays with one replica, which all
-/// nodes compute alike (rendezvous hashing), unless that one did not answer.
-fn choose(
-    server: &Server,
-    session: Option<&ClientSession>,
-    tried: &[ReplicaId],
-) -> Option<Arc<Replica>> {
-    match session {
-        Some(session) => server.home_of(&session.key, tried),
-        None => server.pick(tried),
-    }
-}
-
-/// A call a replica has taken; counted as in flight until dropped.
-#[derive(Debug)]
-pub(crate) struct Begun {
-    exchange: Exchange,
-    server: ServerId,
-    _in_flight: InFlight,
-}
-
-impl Begun {
-    /// What the replica says next, at the latest at `deadline`. Cancel safe.
-    pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, RelayError> {
-        self.exchange.set_deadline(Some(deadline));
-        self.exchange
-            .next()
-            .await
-            .map_err(|source| self.failed(source))
-    }
-
-    /// Answers a question of the replica.
-    pub(crate) async fn answer(
-        &mut self,
-        key: &crate::mcp::message::RequestId,
-        answer: &Answer,
-    ) -> Result<(), RelayError> {
-        self.exchange
-            .answer(key, answer)
-            .await
-            .map_err(|source| self.failed(source))
-    }
-
-    /// The era spoken with the replica.
-    pub(crate) fn era(&self) -> Era {
-        self.exchange.upstream_version().era()
-    }
-
-    fn failed(&self, source: UpstreamError) -> RelayError {
-        RelayError::Upstream {
-            server: self.server.clone(),
-            source,
         }
     }
 }

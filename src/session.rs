@@ -336,7 +336,10 @@ impl Sessions {
                     | News::StreamTaken { .. }
                     | News::Interest { .. }
                     | News::Watched { .. }
-                    | News::LeasesReleased {} => {}
+                    | News::LeasesReleased {}
+                    | News::ServersChanged {}
+                    | News::ReplicaRecovered { .. }
+                    | News::TrialFailed { .. } => {}
                 },
                 // An end may have been missed: every session is looked up again.
                 Heard::Gap => self.known.invalidate_all(),

@@ -20,11 +20,17 @@ use crate::ids::{ReplicaId, ServerId, hex};
 
 pub mod leases;
 pub mod memory;
+pub mod permits;
+pub mod rates;
 pub mod redis;
+pub mod registry;
 pub mod rosters;
 mod wake;
 
 use leases::Leases;
+use permits::Permits;
+use rates::Rates;
+use registry::Registry;
 use rosters::Rosters;
 
 /// Milliseconds on the store's clock, which all nodes share.
@@ -60,6 +66,16 @@ pub enum StoreError {
     /// The store answered with an error: a script failed, a key has another type, memory is full.
     #[error("the store refused: {0}")]
     Refused(String),
+}
+
+/// Commands without a usable answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Failures {
+    /// Without any: [`StoreError::Unreachable`]. Those that an open circuit
+    /// kept from being sent are not among them.
+    pub unreachable: u64,
+    /// Answered with an error: [`StoreError::Refused`].
+    pub refused: u64,
 }
 
 /// Half a SHA-256: names things whose full name is long or secret.
@@ -368,12 +384,19 @@ pub struct StreamBounds {
 /// time-out when the store does not answer, and [`StoreError::Refused`] when
 /// it answers with an error.
 #[async_trait]
-pub trait Store: Leases + Rosters + Send + Sync + fmt::Debug + 'static {
+pub trait Store:
+    Leases + Rosters + Permits + Registry + Rates + Send + Sync + fmt::Debug + 'static
+{
     /// For people: `embedded`, or the Redis address without its password.
     fn description(&self) -> String;
 
     /// Whether the last commands were answered. Cheap: no I/O.
     fn is_reachable(&self) -> bool;
+
+    /// Commands without a usable answer, since the node started.
+    fn failures(&self) -> Failures {
+        Failures::default()
+    }
 
     /// Looks at a slot; the payload travels only when the generation is not `known`.
     async fn entry(&self, key: &EntryKey, known: Option<Fence>) -> Result<Lookup, StoreError>;

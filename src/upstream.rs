@@ -37,7 +37,7 @@ use tokio::sync::watch as latest;
 
 use self::shared::Shared;
 pub use self::{
-    alive::{ProbeFailure, Stage},
+    alive::{ProbeFailure, Sign, Stage},
     error::{Cause, UpstreamError},
     exchange::Exchange,
     upstreams::Upstreams,

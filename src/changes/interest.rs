@@ -47,6 +47,11 @@ impl Interest {
         })
     }
 
+    /// Whether a client of this node has used the server.
+    pub(super) fn is_used(&self) -> bool {
+        self.wanted.borrow().is_some()
+    }
+
     /// Adds to (`true`) or takes from the count of a resource and publishes the set.
     pub(super) fn change(&self, uri: &str, wanted: bool) {
         let mut counts = lock(&self.counts);

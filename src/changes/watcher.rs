@@ -187,7 +187,7 @@ impl Changes {
         let mut wait = BACKOFF.0;
         loop {
             let (sender, mut received) = mpsc::channel(64);
-            let Some(replica) = server.pick(&[]) else {
+            let Some(replica) = server.any(&[]) else {
                 return;
             };
             let resources = Resources {

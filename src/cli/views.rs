@@ -1,4 +1,4 @@
-//! `status`, `servers` and `tools`: what a node tells, as tables.
+//! `servers` and `tools`: what a node tells of servers, as tables.
 //!
 //! Fields that are missing or new are no reason to fail: nodes and command
 //! lines of different versions talk to each other.
@@ -13,11 +13,6 @@ use super::{
     say,
 };
 use crate::ids::ServerId;
-
-pub(super) async fn status(args: NodeArgs) -> Result<(), Failure> {
-    let raw = Node::at(&args.node)?.get("/api/cluster").await?;
-    print(&args, &raw, cluster_table)
-}
 
 pub(super) async fn servers(args: NodeArgs) -> Result<(), Failure> {
     let raw = Node::at(&args.node)?.get("/api/servers").await?;
@@ -40,7 +35,8 @@ pub(super) fn server_in_path(name: &str) -> Result<&str, Failure> {
     }
 }
 
-fn print(
+/// Prints an answer as it was asked for.
+pub(super) fn print(
     args: &NodeArgs,
     raw: &RawValue,
     table: fn(&RawValue) -> Result<String, serde_json::Error>,
@@ -59,90 +55,19 @@ fn print(
 
 #[derive(Debug, Deserialize, Default)]
 #[serde(default)]
-struct Cluster {
-    nodes: Vec<ClusterNode>,
-    store: Store,
-    servers: Option<u64>,
-    sessions: Option<u64>,
-}
-
-#[derive(Debug, Deserialize, Default)]
-#[serde(default)]
-struct ClusterNode {
-    id: String,
-    version: String,
-    uptime_s: Option<f64>,
-    listen: String,
-    #[serde(rename = "self")]
-    is_self: bool,
-}
-
-#[derive(Debug, Deserialize, Default)]
-#[serde(default)]
-struct Store {
-    kind: String,
-    reachable: bool,
-}
-
-fn cluster_table(raw: &RawValue) -> Result<String, serde_json::Error> {
-    let cluster: Cluster = serde_json::from_str(raw.get())?;
-    let reachable = if cluster.store.reachable {
-        "reachable"
-    } else {
-        "not reachable: lists may be stale, nothing is shared"
-    };
-    let mut text = format!("store {} ({reachable})", cluster.store.kind);
-    for (count, what) in [(cluster.servers, "servers"), (cluster.sessions, "sessions")] {
-        if let Some(count) = count {
-            text.push_str(&format!(", {what}: {count}"));
-        }
-    }
-    text.push_str("\n\n");
-    let rows: Vec<_> = cluster.nodes.iter().map(node_row).collect();
-    text.push_str(&table(&["NODE", "LISTENS ON", "VERSION", "UP", ""], &rows));
-    Ok(text)
-}
-
-fn node_row(node: &ClusterNode) -> Vec<String> {
-    let up = node.uptime_s.map_or_else(|| "-".to_owned(), uptime);
-    let mark = if node.is_self { "answers" } else { "" };
-    vec![
-        node.id.clone(),
-        node.listen.clone(),
-        node.version.clone(),
-        up,
-        mark.to_owned(),
-    ]
-}
-
-fn uptime(seconds: f64) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a display of whole seconds"
-    )]
-    let seconds = seconds.max(0.0) as u64;
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-#[derive(Debug, Deserialize, Default)]
-#[serde(default)]
 struct Server {
     name: String,
     origin: String,
     balance: String,
     replicas: Vec<Replica>,
+    problem: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Default)]
 #[serde(default)]
 struct Replica {
     endpoint: String,
+    healthy: Option<bool>,
     in_flight: u64,
     version: Option<String>,
 }
@@ -168,6 +93,7 @@ fn servers_table(raw: &RawValue) -> Result<String, serde_json::Error> {
                 of_server(&server.name),
                 short(&replica.endpoint, 60),
                 replica.version.clone().unwrap_or_else(|| "-".into()),
+                state(replica.healthy).to_owned(),
                 replica.in_flight.to_string(),
                 of_server(&server.balance),
                 of_server(&server.origin),
@@ -178,11 +104,27 @@ fn servers_table(raw: &RawValue) -> Result<String, serde_json::Error> {
         "SERVER",
         "REPLICA",
         "SPEAKS",
+        "STATE",
         "IN FLIGHT",
         "BALANCE",
         "FROM",
     ];
-    Ok(table(&titles, &rows))
+    let mut text = table(&titles, &rows);
+    for server in &servers {
+        if let Some(problem) = &server.problem {
+            text.push_str(&format!("\n{}: {problem}", server.name));
+        }
+    }
+    Ok(text)
+}
+
+/// Health in a word; older nodes tell nothing of it.
+pub(super) fn state(healthy: Option<bool>) -> &'static str {
+    match healthy {
+        Some(true) => "healthy",
+        Some(false) => "unhealthy",
+        None => "-",
+    }
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -218,38 +160,24 @@ mod tests {
     }
 
     #[test]
-    fn status_shows_store_and_nodes() {
-        let text = shown(
-            cluster_table,
-            r#"{"nodes":[{"id":"node-1","version":"0.1.0","uptime_s":3725,"listen":"127.0.0.1:8080","self":true,"new":1}],
-                "store":{"kind":"embedded","reachable":true},"servers":2}"#,
-        );
-        assert!(
-            text.starts_with("store embedded (reachable), servers: 2\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("node-1  127.0.0.1:8080  0.1.0    1h2m  answers"),
-            "{text}"
-        );
-        assert!(shown(cluster_table, "{}").contains("not reachable"));
-    }
-
-    #[test]
     fn servers_are_shown_with_their_replicas() {
         let text = shown(
             servers_table,
             r#"[{"name":"a","origin":"config","balance":"p2c","replicas":[
-                 {"id":"x","endpoint":"http://one/","in_flight":3,"version":"2026-07-28"},{"endpoint":"http://two/"}]}]"#,
+                 {"id":"x","endpoint":"http://one/","healthy":true,"in_flight":3,"version":"2026-07-28"},{"endpoint":"http://two/"}]},
+                {"name":"b","origin":"api","replicas":[],"problem":"not understood"}]"#,
         );
         assert!(
-            text.contains("  a       http://one/  2026-07-28  3          p2c      config\n"),
+            text.contains(
+                "  a       http://one/  2026-07-28  healthy  3          p2c      config\n"
+            ),
             "{text}"
         );
         assert!(
-            text.contains("          http://two/  -           0\n"),
+            text.contains("          http://two/  -           -        0\n"),
             "{text}"
         );
+        assert!(text.ends_with("\nb: not understood"), "{text}");
         assert!(shown(servers_table, "[]").contains("--server NAME=URL"));
     }
 

@@ -156,6 +156,8 @@ impl Duties {
                     heard = news.next() => match heard {
                         Some(Heard::News(news)) => {
                             if let News::LeasesReleased { .. } = &*news {
+                                // Who gave them back may be about to stop.
+                                self.membership.beat().await;
                                 keeper.released();
                                 break;
                             }
@@ -392,9 +394,10 @@ impl Keeper {
     /// Another node gave leases back: what is this node's turn is tried at once.
     fn released(&mut self) {
         let now = Instant::now();
-        for kept in self.kept.values_mut() {
+        let nodes = self.duties.membership.view().working();
+        for (duty, kept) in &mut self.kept {
             if let Phase::Idle { retry_at, .. } = &mut kept.phase
-                && kept.rank == 0
+                && spread::rank(duty, self.duties.membership.me(), &nodes) == 0
             {
                 *retry_at = now.min(*retry_at);
             }
@@ -429,10 +432,13 @@ impl Keeper {
     /// Stops all work and gives everything back, so that others go on at once.
     async fn end(mut self) {
         let all = self.kept.keys().cloned().collect();
-        if tokio::time::timeout(GOODBYE, self.give_back(all))
-            .await
-            .is_err()
-        {
+        let duties = Arc::clone(&self.duties);
+        let goodbye = async {
+            // First the others learn that it is not this node's turn any more.
+            duties.membership.beat().await;
+            self.give_back(all).await;
+        };
+        if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
             tracing::warn!("not all leases were given back in time; they expire");
         }
         self.publish_held();

@@ -31,6 +31,8 @@ pub struct About {
     pub uptime: u64,
     /// Requests in work.
     pub requests: u64,
+    /// Requests answered since it started.
+    pub answered: u64,
     /// Client connections.
     pub connections: u64,
     /// Event streams open.
@@ -124,6 +126,12 @@ impl Membership {
     #[must_use]
     pub fn me(&self) -> &Incarnation {
         &self.me
+    }
+
+    /// What this node says of itself now.
+    #[must_use]
+    pub fn about_me(&self) -> About {
+        (self.describe)()
     }
 
     /// The fleet as it was seen last. While the store is away that stays.

@@ -21,6 +21,8 @@ pub struct Limits {
     pub list_pages: usize,
     /// Items taken of one upstream list. Default 20,000.
     pub list_items: usize,
+    /// Servers registered through the API. Default 1000; more gets 507.
+    pub registered_servers: u32,
     /// Client connections of this node. Default 20,000; more wait in the
     /// operating system's queue.
     pub connections: usize,
@@ -68,6 +70,7 @@ impl Default for Limits {
             message: 16 << 20,
             list_pages: 200,
             list_items: 20_000,
+            registered_servers: 1000,
             connections: 20_000,
             http2_streams: 200,
             streams: 10_000,
@@ -104,6 +107,11 @@ impl Limits {
                 "list_items",
                 defaults.list_items,
                 values::count(1..=1_000_000),
+            ),
+            registered_servers: section.read(
+                "registered_servers",
+                defaults.registered_servers,
+                values::count(0..=100_000),
             ),
             connections: section.read(
                 "connections",

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    networks::{self, Network},
     secret::Secret,
     section::Section,
     tree::{Located, Value},
@@ -32,6 +33,9 @@ pub struct Node {
     /// Origins (`https://app.example.com`) of web pages that may call, `*` for
     /// any. Default (`None`): pages from this machine.
     pub allowed_origins: Option<Vec<String>>,
+    /// Proxies whose word is taken for the address of a client
+    /// (`X-Forwarded-For`). Default: none.
+    pub trusted_proxies: Vec<Network>,
     /// Whether the built-in server `demo` is offered. Default true.
     pub demo: bool,
     /// Interval of the comments that keep idle event streams open. Default 15 s.
@@ -48,6 +52,7 @@ impl Default for Node {
             previous_secret: None,
             allowed_hosts: None,
             allowed_origins: None,
+            trusted_proxies: Vec::new(),
             demo: true,
             keep_alive: Duration::from_secs(15),
         }
@@ -73,6 +78,9 @@ impl Node {
             previous_secret: sealing_secret(&mut section, "previous_secret"),
             allowed_hosts: section.optional("allowed_hosts", hosts),
             allowed_origins: section.optional("allowed_origins", origins),
+            trusted_proxies: section
+                .optional("trusted_proxies", networks::networks)
+                .unwrap_or_default(),
             demo: section.read("demo", defaults.demo, values::boolean),
             keep_alive: section.read(
                 "keep_alive",

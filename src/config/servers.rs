@@ -1,13 +1,15 @@
 //! `[servers.NAME]`: the MCP servers this node is told about.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
 use url::Url;
 
 mod pairs;
+mod request;
 
 use super::{
+    rates,
     section::{Findings, Section},
     tree::{Located, Place, Value},
     values::{self, Problem},
@@ -15,7 +17,8 @@ use super::{
 use crate::{
     balance::Policy,
     ids::ServerId,
-    servers::{Endpoint, StdioCommand},
+    servers::{Endpoint, InFlightLimit, StdioCommand},
+    store::rates::Rate,
 };
 
 /// One MCP server.
@@ -37,6 +40,16 @@ pub struct ServerConfig {
     pub trust_annotations: bool,
     /// Whether any replica understands the handles (task ids) of any other. Default false.
     pub stateless: bool,
+    /// Calls of one client to it. Default: no limit.
+    pub rate_limit: Option<Rate>,
+    /// Calls of one client to single tools. Default: no limit.
+    pub tool_rate_limits: BTreeMap<String, Rate>,
+    /// Calls that each replica takes at once, from the whole fleet. Default: any number.
+    pub max_in_flight: Option<u32>,
+    /// Calls of a node that may wait for a place, where there is a maximum. Default 100.
+    pub queue: usize,
+    /// How long each may wait. Default 5 s.
+    pub queue_timeout: Duration,
     /// Where the definition came from, for people.
     pub origin: &'static str,
 }
@@ -62,8 +75,25 @@ impl ServerConfig {
             headers: Vec::new(),
             trust_annotations: true,
             stateless: false,
+            rate_limit: None,
+            tool_rate_limits: BTreeMap::new(),
+            max_in_flight: None,
+            queue: 100,
+            queue_timeout: Duration::from_secs(5),
             origin: "config",
         }
+    }
+}
+
+impl ServerConfig {
+    /// What a replica takes at once, if that is limited.
+    #[must_use]
+    pub fn limit(&self) -> Option<InFlightLimit> {
+        self.max_in_flight.map(|max| InFlightLimit {
+            max,
+            queue: self.queue,
+            queue_timeout: self.queue_timeout,
+        })
     }
 }
 
@@ -98,6 +128,7 @@ pub(super) fn read_all(mut section: Section<'_>, imported: &[String]) -> Vec<Ser
             Place::File { .. } => "config",
             Place::Variable(_) => "environment",
             Place::Flag(_) => "--server",
+            Place::Request => "api",
         };
         let id = ServerId::try_from(entry.key.as_str());
         if let Err(error) = &id {
@@ -140,6 +171,15 @@ fn read_one(mut section: Section<'_>) -> Option<ServerConfig> {
             values::boolean,
         ),
         stateless: section.read("stateless", defaults.stateless, values::boolean),
+        rate_limit: section.optional("rate_limit", rates::rate),
+        tool_rate_limits: rates::by_tool(&mut section, "tool_rate_limits"),
+        max_in_flight: section.optional("max_in_flight", values::count(1..=100_000)),
+        queue: section.read("queue", defaults.queue, values::count(0..=100_000)),
+        queue_timeout: section.read(
+            "queue_timeout",
+            defaults.queue_timeout,
+            values::duration(millis(10)..=millis(86_400_000)),
+        ),
         ..defaults
     };
     section.finish();

@@ -89,6 +89,12 @@ pub(super) fn toml_text(text: &str, findings: &mut Findings) -> Table {
     toml::parse(&Document { path, text }, findings).unwrap_or_default()
 }
 
+/// JSON text that came in a request.
+pub(super) fn requested_json(text: &str, findings: &mut Findings) -> Option<Table> {
+    let path = "request".into();
+    json::parse(&Document { path, text }, findings).map(Table::requested)
+}
+
 fn read(path: &Path, findings: &mut Findings) -> Option<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Some(text),

@@ -16,6 +16,9 @@ pub(super) enum Place {
     Variable(Arc<str>),
     /// On the command line.
     Flag(Arc<str>),
+    /// In a request to the API, which is not the operator's word: it names no
+    /// files and no programs.
+    Request,
 }
 
 /// A value and where it was written.
@@ -53,7 +56,7 @@ pub(super) struct Entry {
 impl Place {
     /// Whether everything is text there, so that `"8"` may stand for 8.
     pub(super) fn is_untyped(&self) -> bool {
-        !matches!(self, Self::File { .. })
+        matches!(self, Self::Variable(_) | Self::Flag(_))
     }
 
     /// A path as it is meant at this place: relative to the file that says it.
@@ -62,7 +65,7 @@ impl Place {
             Self::File { path: file, .. } => std::path::Path::new(&**file)
                 .parent()
                 .map_or_else(|| PathBuf::from(path), |directory| directory.join(path)),
-            Self::Variable(_) | Self::Flag(_) => PathBuf::from(path),
+            Self::Variable(_) | Self::Flag(_) | Self::Request => PathBuf::from(path),
         }
     }
 }
@@ -73,11 +76,29 @@ impl fmt::Display for Place {
             Self::File { path, line, column } => write!(f, "{path}:{line}:{column}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Request => f.write_str("the request"),
         }
     }
 }
 
 impl Located {
+    /// The same, as part of a request.
+    pub(super) fn requested(self) -> Self {
+        let value = match self.value {
+            Value::List(items) => Value::List(items.into_iter().map(Self::requested).collect()),
+            Value::Table(table) => Value::Table(table.requested()),
+            scalar @ (Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)) => scalar,
+        };
+        Self {
+            value,
+            place: Place::Request,
+        }
+    }
+
     pub(super) fn text(text: impl Into<String>, place: Place) -> Self {
         Self {
             value: Value::Text(text.into()),
@@ -103,6 +124,16 @@ impl Located {
 }
 
 impl Table {
+    /// The same, as part of a request.
+    pub(super) fn requested(self) -> Self {
+        let requested = |entry: Entry| Entry {
+            key: entry.key,
+            place: Place::Request,
+            value: entry.value.requested(),
+        };
+        Self(self.0.into_iter().map(requested).collect())
+    }
+
     /// The value of a key that is written and not null.
     pub(super) fn get(&self, key: &str) -> Option<&Located> {
         self.0

@@ -65,6 +65,11 @@ pub(super) fn some_text(located: &Located) -> Result<String, Problem> {
 
 /// The content of the file a text names, without the newline at its end.
 pub(super) fn file_content(located: &Located) -> Result<String, Problem> {
+    if located.place == Place::Request {
+        return Err(Problem::new(
+            "names a file, which only a node's own configuration may",
+        ));
+    }
     let path = located.place.resolve(&some_text(located)?);
     match std::fs::read_to_string(&path) {
         Ok(content) => Ok(content.trim_end_matches(['\r', '\n']).to_owned()),
@@ -166,7 +171,7 @@ pub(super) fn duration(
 }
 
 /// `250ms`, `1.5s`, `1h30m`, `2d`, `0`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
         return Some(Duration::ZERO);

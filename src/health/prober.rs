@@ -1,8 +1,11 @@
 //! The duty of probing one replica, and what is done with the result.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -17,8 +20,11 @@ use crate::{
     cluster::duties::{Grant, Work},
     servers::Replica,
     store::{Channel, RecordKey, StoreError},
-    upstream::ProbeFailure,
+    upstream::{ProbeFailure, Sign},
 };
+
+/// The pause after a probe that this node could not make.
+const NOT_ASKED: Duration = Duration::from_secs(1);
 
 /// Probes one replica for as long as this node has leave to.
 pub(super) struct Prober {
@@ -70,6 +76,15 @@ impl Work for Prober {
                 };
                 let deadline = Instant::now() + health.settings.timeout;
                 let outcome = health.upstreams.probe(&self.replica, deadline).await;
+                let outcome = match outcome {
+                    Ok(Sign::Answer(took)) => Ok(took),
+                    Err(failure) => Err(failure),
+                    Ok(Sign::NotAsked) => {
+                        drop(health);
+                        tokio::time::sleep(NOT_ASKED).await;
+                        continue;
+                    }
+                };
                 let record = health.judge(&self.replica, outcome, health.store_now());
                 if health.publish(&self.replica, record, &grant).await == Published::TooLate {
                     return;
@@ -93,7 +108,7 @@ impl Health {
     fn judge(
         &self,
         replica: &Replica,
-        outcome: Result<std::time::Duration, ProbeFailure>,
+        outcome: Result<Duration, ProbeFailure>,
         now: u64,
     ) -> Record {
         let before = self.record(&replica.id).unwrap_or_default();
@@ -101,7 +116,7 @@ impl Health {
             .tally
             .after(outcome.is_ok(), self.settings.thresholds);
         let flipped = tally.state != before.tally.state;
-        let millis = |took: std::time::Duration| u64::try_from(took.as_millis()).unwrap_or(0);
+        let millis = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(0);
         let (latency, failure) = match outcome {
             Ok(took) => (Some(millis(took)), before.failure.clone()),
             Err(what) => {

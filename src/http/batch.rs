@@ -28,6 +28,7 @@ use crate::{
         json::{self, RawObject},
         method,
     },
+    rates::Client,
     servers::Server,
 };
 
@@ -52,6 +53,7 @@ type Outcome = Result<Box<Raw>, RestError>;
 
 async fn batch(
     State(gateway): State<Arc<Gateway>>,
+    client: Client,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, RestError> {
@@ -59,7 +61,7 @@ async fn batch(
     let body = body::read(body, limits.body, limits.body_timeout).await?;
     let request = rest::object(&body, limits)?;
     let calls = calls(&request, limits.batch)?;
-    let principal = caller::principal(&headers);
+    let caller = (caller::principal(&headers), client);
     let trace = TraceContext::from_headers(&headers);
 
     let mut outcomes: Vec<Option<Outcome>> = calls.iter().map(|_| None).collect();
@@ -76,7 +78,7 @@ async fn batch(
     }
     let groups = groups.into_values();
     let mut finished = stream::select_all(
-        groups.map(|(server, calls)| run(&gateway, server, calls, principal, &trace)),
+        groups.map(|(server, calls)| run(&gateway, server, calls, caller, &trace)),
     );
     // Each call ends at its server's own deadline; this bounds waiting for a turn.
     let deadline = Instant::now() + limits.call;
@@ -136,7 +138,7 @@ fn run<'a>(
     gateway: &'a Gateway,
     server: Arc<Server>,
     calls: Vec<Planned>,
-    principal: Principal,
+    (principal, client): (Principal, Client),
     trace: &'a TraceContext,
 ) -> BoxStream<'a, (usize, Outcome)> {
     let made = stream::iter(calls).map(move |planned| {
@@ -148,6 +150,7 @@ fn run<'a>(
                 method: method::TOOLS_CALL,
                 params: &planned.params,
                 principal,
+                client,
                 trace,
             };
             (planned.at, call.run(gateway).await)

@@ -4,6 +4,8 @@
 //! the cure where there is one: no addresses, no sources, nothing of our parts.
 //! The whole chain goes to the log.
 
+mod limited;
+mod registry;
 mod rest;
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,10 @@ use std::{error::Error, fmt::Write as _, time::Duration};
 
 use http::StatusCode;
 
-pub use self::rest::RestError;
+pub use self::{
+    limited::{rate_error, rate_failure},
+    rest::RestError,
+};
 use super::body::BodyError;
 use crate::{
     lists::ListError,

@@ -22,13 +22,14 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{Instant, sleep},
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt as _};
 
 use crate::{
@@ -43,6 +44,10 @@ const MIN_BUFFER: usize = 8 * 1024;
 /// How often an HTTP/2 peer that says nothing is asked whether it is alive,
 /// and how long it may take to answer.
 const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// How long a connection without a request stays open when the node stops: the
+/// request may be on its way.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// What one connection may cost.
 #[derive(Debug, Clone, Copy)]
@@ -94,30 +99,24 @@ pub async fn serve<S>(
     let stopping = tasks.stopping().clone();
     let mut door = Door {
         server: Arc::new(server(&settings, tasks)),
-        listener,
         app,
         settings,
         metrics,
         connections: JoinSet::new(),
     };
-    let begun = GracefulShutdown::new();
+    let begun = Group::default();
     tokio::select! {
         () = stopping.cancelled() => {}
-        () = door.admit(&begun) => {}
+        () = door.admit(&listener, &begun) => {}
     }
     let end = Instant::now() + settings.drain;
-    let late = GracefulShutdown::new();
+    let late = Group::default();
     tokio::select! {
         () = begun.shutdown() => {}
         () = tokio::time::sleep_until(end) => {}
-        () = door.admit(&late) => {}
+        () = door.admit(&listener, &late) => {}
     }
-    let Door {
-        listener,
-        connections,
-        ..
-    } = door;
-    drop(listener);
+    let connections = door.close(listener, &late);
     // Dropping the set afterwards ends connections that did not finish.
     if tokio::time::timeout_at(end, late.shutdown()).await.is_err() {
         tracing::warn!(
@@ -127,9 +126,24 @@ pub async fn serve<S>(
     }
 }
 
+/// Connections that are shut down together.
+#[derive(Default)]
+struct Group {
+    closing: CancellationToken,
+    open: TaskTracker,
+}
+
+impl Group {
+    /// Closes idle connections, lets requests in work finish, and waits for that.
+    async fn shutdown(&self) {
+        self.closing.cancel();
+        self.open.close();
+        self.open.wait().await;
+    }
+}
+
 /// Where connections come in, and those that did.
 struct Door<S> {
-    listener: TcpListener,
     app: S,
     settings: ListenerSettings,
     server: Arc<auto::Builder<Streams>>,
@@ -146,27 +160,49 @@ where
     S::Future: Send + 'static,
 {
     /// Accepts and serves until dropped.
-    async fn admit(&mut self, graceful: &GracefulShutdown) {
+    async fn admit(&mut self, listener: &TcpListener, group: &Group) {
         loop {
             let has_room = self.connections.len() < self.settings.max_connections;
             let (stream, peer) = tokio::select! {
                 Some(_) = self.connections.join_next(), if !self.connections.is_empty() => continue,
-                accepted = accept(&self.listener), if has_room => accepted,
+                accepted = accept(listener), if has_room => accepted,
             };
-            let counted = self.metrics.count(Gauge::Connections);
-            let serving = connection(
-                stream,
-                peer,
-                self.app.clone(),
-                Arc::clone(&self.server),
-                self.settings,
-                graceful.watcher(),
-            );
-            self.connections.spawn(async move {
-                serving.await;
-                drop(counted);
-            });
+            self.serve(stream, peer, group);
         }
+    }
+
+    /// Admits whoever is in the operating system's queue, which would be reset
+    /// with it, and closes.
+    fn close(mut self, listener: TcpListener, group: &Group) -> JoinSet<()> {
+        // The runtime may not have heard of them yet: the system is asked.
+        if let Ok(listener) = listener.into_std() {
+            while self.connections.len() < self.settings.max_connections
+                && let Ok((stream, peer)) = listener.accept()
+            {
+                let stream = stream.set_nonblocking(true).map(|()| stream);
+                if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                    self.serve(stream, peer, group);
+                }
+            }
+        }
+        self.connections
+    }
+
+    fn serve(&mut self, stream: TcpStream, peer: SocketAddr, group: &Group) {
+        let counted = self.metrics.count(Gauge::Connections);
+        let serving = connection(
+            stream,
+            peer,
+            self.app.clone(),
+            Arc::clone(&self.server),
+            self.settings,
+            group.closing.clone(),
+        );
+        let open = group.open.token();
+        self.connections.spawn(async move {
+            serving.await;
+            drop((counted, open));
+        });
     }
 }
 
@@ -233,7 +269,7 @@ async fn connection<S>(
     app: S,
     server: Arc<auto::Builder<Streams>>,
     settings: ListenerSettings,
-    watcher: hyper_util::server::graceful::Watcher,
+    closing: CancellationToken,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + Clone
@@ -245,6 +281,10 @@ async fn connection<S>(
         tracing::trace!(%error, "a connection is already gone");
         return;
     }
+    let deadline = Instant::now() + settings.header_timeout;
+    if !has_words(&stream, &closing, deadline).await {
+        return;
+    }
     let spoke = Arc::new(AtomicBool::new(false));
     let has_spoken = Arc::clone(&spoke);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -252,17 +292,48 @@ async fn connection<S>(
         answer(app.clone(), request, peer, settings)
     });
     let serving = server.serve_connection(TokioIo::new(stream), service);
-    let mut serving = pin!(watcher.watch(serving.into_owned()));
-    // Until the protocol version is known hyper's own timer does not run.
-    let first = tokio::time::timeout(settings.header_timeout, &mut serving).await;
-    let ended = match first {
-        Ok(ended) => ended,
-        Err(_) if !spoke.load(Ordering::Relaxed) => return,
-        Err(_) => serving.await,
+    let mut serving = pin!(serving);
+    let (mut is_closing, mut is_timed) = (false, false);
+    let ended = loop {
+        tokio::select! {
+            // What has come is read first: shut down before that, hyper would
+            // close the connection without an answer.
+            biased;
+            ended = &mut serving => break ended,
+            () = closing.cancelled(), if !is_closing => {
+                is_closing = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            // Until the protocol version is known hyper's own timer does not run.
+            () = tokio::time::sleep_until(deadline), if !is_timed => {
+                is_timed = true;
+                if !spoke.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        }
     };
     if let Err(error) = ended {
         // Broken and impolite clients are daily business.
         tracing::debug!(error, %peer, "connection ended");
+    }
+}
+
+/// Waits for the first bytes; `false` when none came, in time or while there
+/// was time. Who has just connected is about to send a request, and is not
+/// turned away because the node stops at that moment.
+async fn has_words(stream: &TcpStream, closing: &CancellationToken, deadline: Instant) -> bool {
+    let mut first = [0];
+    let closed = async {
+        closing.cancelled().await;
+        sleep(FIRST_WORD).await;
+    };
+    tokio::select! {
+        biased;
+        // Not `readable`, which may be mistaken.
+        peeked = stream.peek(&mut first) => peeked.is_ok_and(|bytes| bytes > 0),
+        () = closed => false,
+        () = tokio::time::sleep_until(deadline) => false,
     }
 }
 

@@ -21,11 +21,14 @@ use crate::{
     ids::Principal,
     lists::Target,
     mcp::{
+        Raw,
         classify::{self, Classified},
         error::RpcError,
         header as mcp_header,
         message::{self, Answer, ParseLimits, RequestId},
     },
+    rates::{Client, Limited},
+    servers::Server,
 };
 
 pub(crate) mod about;
@@ -42,6 +45,8 @@ pub(crate) struct Incoming {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) target: Target,
     pub(crate) principal: Principal,
+    /// Whose limits it counts against.
+    pub(crate) client: Client,
     pub(crate) headers: HeaderMap,
 }
 
@@ -68,19 +73,23 @@ pub(crate) async fn post_server(
 /// `GET /mcp`
 pub(crate) async fn get_merged(
     State(gateway): State<Arc<Gateway>>,
+    client: Client,
     headers: HeaderMap,
 ) -> Response<Body> {
-    standalone::get(incoming(gateway, Target::All, headers)).await
+    standalone::get(incoming(gateway, Target::All, client, headers)).await
 }
 
 /// `GET /mcp/{server}`
 pub(crate) async fn get_server(
     State(gateway): State<Arc<Gateway>>,
     Path(server): Path<String>,
+    client: Client,
     headers: HeaderMap,
 ) -> Response<Body> {
     match gateway.servers.get(&server) {
-        Some(server) => standalone::get(incoming(gateway, Target::One(server), headers)).await,
+        Some(server) => {
+            standalone::get(incoming(gateway, Target::One(server), client, headers)).await
+        }
         None => unknown_server(&gateway, &server),
     }
 }
@@ -88,35 +97,41 @@ pub(crate) async fn get_server(
 /// `DELETE /mcp`
 pub(crate) async fn delete_merged(
     State(gateway): State<Arc<Gateway>>,
+    client: Client,
     headers: HeaderMap,
 ) -> Response<Body> {
-    legacy::delete(incoming(gateway, Target::All, headers)).await
+    legacy::delete(incoming(gateway, Target::All, client, headers)).await
 }
 
 /// `DELETE /mcp/{server}`
 pub(crate) async fn delete_server(
     State(gateway): State<Arc<Gateway>>,
     Path(server): Path<String>,
+    client: Client,
     headers: HeaderMap,
 ) -> Response<Body> {
     match gateway.servers.get(&server) {
-        Some(server) => legacy::delete(incoming(gateway, Target::One(server), headers)).await,
+        Some(server) => {
+            legacy::delete(incoming(gateway, Target::One(server), client, headers)).await
+        }
         None => unknown_server(&gateway, &server),
     }
 }
 
-fn incoming(gateway: Arc<Gateway>, target: Target, headers: HeaderMap) -> Incoming {
+fn incoming(gateway: Arc<Gateway>, target: Target, client: Client, headers: HeaderMap) -> Incoming {
     let principal = caller::principal(&headers);
     Incoming {
         gateway,
         target,
         principal,
+        client,
         headers,
     }
 }
 
 async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    let client = caller::client(&gateway, &parts);
     if let Err((status, error)) = check_media_types(&parts.headers) {
         return refuse(status, None, &error);
     }
@@ -131,7 +146,7 @@ async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Respon
             );
         }
     };
-    let incoming = incoming(gateway, target, parts.headers);
+    let incoming = incoming(gateway, target, client, parts.headers);
     dispatch(incoming, body).await
 }
 
@@ -237,6 +252,21 @@ pub(crate) fn refusal(status: StatusCode, error: &RpcError) -> RpcFailure {
         status,
         answer: Answer::error(error),
         retry_after: None,
+    }
+}
+
+impl Incoming {
+    /// Counts a request to `server` against the client's limits. `params` are
+    /// those the server gets.
+    pub(crate) async fn admit(
+        &self,
+        server: &Server,
+        method: &str,
+        params: Option<&Raw>,
+    ) -> Result<(), Limited> {
+        self.gateway
+            .admit(self.client, server, method, params)
+            .await
     }
 }
 

@@ -35,6 +35,7 @@ use crate::{
         method::{self, ListKind},
         version::Version,
     },
+    rates::Client,
     servers::Server,
     telemetry::metrics::Outcome,
 };
@@ -153,18 +154,30 @@ fn array(page: &ListPage) -> Response {
     response
 }
 
-async fn call_tool(node: Node, name: Path<String>, headers: HeaderMap, body: Body) -> Reply {
-    call(node, name, &headers, body, method::TOOLS_CALL).await
+async fn call_tool(
+    node: Node,
+    name: Path<String>,
+    client: Client,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    call(node, name, (client, &headers), body, method::TOOLS_CALL).await
 }
 
-async fn get_prompt(node: Node, name: Path<String>, headers: HeaderMap, body: Body) -> Reply {
-    call(node, name, &headers, body, method::PROMPTS_GET).await
+async fn get_prompt(
+    node: Node,
+    name: Path<String>,
+    client: Client,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply {
+    call(node, name, (client, &headers), body, method::PROMPTS_GET).await
 }
 
 async fn call(
     State(gateway): Node,
     Path(name): Path<String>,
-    headers: &HeaderMap,
+    (client, headers): (Client, &HeaderMap),
     body: Body,
     method: &'static str,
 ) -> Reply {
@@ -180,6 +193,7 @@ async fn call(
         method,
         params: &params,
         principal: caller::principal(headers),
+        client,
         trace: &TraceContext::from_headers(headers),
     };
     let result = call.run(&gateway).await?;
@@ -189,6 +203,7 @@ async fn call(
 async fn read_resource(
     State(gateway): Node,
     Path(name): Path<String>,
+    client: Client,
     headers: HeaderMap,
     body: Body,
 ) -> Reply {
@@ -200,6 +215,7 @@ async fn read_resource(
         method: method::RESOURCES_READ,
         params: &params,
         principal: caller::principal(&headers),
+        client,
         trace: &TraceContext::from_headers(&headers),
     };
     let (result, status) = call.read(&gateway).await?;

@@ -37,6 +37,7 @@ use crate::{
         message::{self, Answer, Body as Parsed, Message, ParseLimits, Request},
         method, sse,
     },
+    rates::Client,
     relay::{Letter, Mailbox},
     session::Session,
     store::RecordKey,
@@ -96,6 +97,8 @@ async fn open(
     let keep_alive = gateway.config.node.keep_alive;
     let incoming = Incoming {
         principal: caller::principal(&headers),
+        // Nothing is asked of a server on behalf of a stream.
+        client: Client::UNKNOWN,
         gateway,
         target,
         headers,
@@ -237,6 +240,7 @@ async fn post(
     };
     let incoming = Incoming {
         principal: caller::principal(&parts.headers),
+        client: caller::client(&gateway, &parts),
         gateway,
         target,
         headers: parts.headers,

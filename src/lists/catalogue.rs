@@ -24,6 +24,7 @@ use crate::{
         shape,
         version::Version,
     },
+    servers::Server,
 };
 
 /// One list of one server.
@@ -63,6 +64,15 @@ pub struct Annotations {
     pub read_only: bool,
     /// Calling it again with the same arguments changes nothing more.
     pub idempotent: bool,
+}
+
+impl Tool {
+    /// Whether a call may be sent again although it may have run: the tool
+    /// says that it does no harm, and its server is believed.
+    #[must_use]
+    pub fn is_repeatable(&self, server: &Server) -> bool {
+        server.trust_annotations && (self.annotations.read_only || self.annotations.idempotent)
+    }
 }
 
 /// What was fetched, on its way into the cache.

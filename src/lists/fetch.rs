@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{catalogue::Draft, discovery, error::ListError, listing::Stored, read};
 use crate::{
+    breaker::Told,
     cache::{Fetched, Scope},
     ids::ReplicaId,
     mcp::{
@@ -123,10 +124,17 @@ impl Fetcher {
             } else {
                 deadline
             };
-            let _counted = replica.begin();
+            let in_flight = replica.begin();
             match self.attempt(&replica, until).await {
-                Err(error @ ListError::Upstream { .. }) => failure = Some(error),
-                answered => return answered,
+                Err(ListError::Upstream { server, error }) => {
+                    in_flight.tells(error.tells());
+                    failure = Some(ListError::Upstream { server, error });
+                }
+                answered => {
+                    // How long many pages take is no measure of one call.
+                    in_flight.tells(Told::Alive);
+                    return answered;
+                }
             }
         }
         Err(failure.unwrap_or_else(|| self.upstream_error(UpstreamError::TimedOut { sent: false })))

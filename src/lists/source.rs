@@ -19,6 +19,7 @@ use crate::{
         version::Era,
     },
     servers::Server,
+    store::registry::Edition,
 };
 
 impl Lists {
@@ -126,21 +127,37 @@ impl Lists {
 }
 
 pub(super) fn document_key(server: &Server, caller: &Caller) -> CacheKey {
-    CacheKey::new(&server.id, method::DISCOVER, None, "", caller.principal)
+    let variant = of_edition(server, String::new());
+    CacheKey::new(
+        &server.id,
+        method::DISCOVER,
+        None,
+        &variant,
+        caller.principal,
+    )
 }
 
 pub(super) fn list_key(server: &Server, kind: ListKind, era: Era, caller: &Caller) -> CacheKey {
-    let variant = variant(era, &caller.capabilities);
+    let variant = variant(server, era, &caller.capabilities);
     CacheKey::new(&server.id, kind.method(), None, &variant, caller.principal)
 }
 
 /// What a server may answer differently for: legacy servers learn all the
 /// capabilities when a session is opened, modern ones may only let their lists
 /// depend on extensions.
-pub(super) fn variant(era: Era, capabilities: &ClientCapabilities) -> String {
-    match era {
+pub(super) fn variant(server: &Server, era: Era, capabilities: &ClientCapabilities) -> String {
+    let variant = match era {
         Era::Legacy => format!("legacy {}", capabilities.fingerprint()),
         Era::Modern => format!("modern {}", capabilities.extensions().join(" ")),
+    };
+    of_edition(server, variant)
+}
+
+/// What another server of the same name said before is not this one's answer.
+fn of_edition(server: &Server, variant: String) -> String {
+    match server.edition {
+        Edition(0) => variant,
+        Edition(edition) => format!("edition {edition} {variant}"),
     }
 }
 

@@ -27,6 +27,10 @@ pub const RESOURCE_NOT_FOUND: i64 = -32002;
 /// 2025-11-25 only: a URL has to be visited first.
 pub const URL_ELICITATION_REQUIRED: i64 = -32042;
 
+/// The client has to wait. A code of our own, outside of what JSON-RPC and the
+/// protocol keep for themselves.
+pub const RATE_LIMITED: i64 = -31_429;
+
 /// An error as it is put into a response.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message} ({code})")]

@@ -540,7 +540,10 @@ impl Relay {
                 | News::StreamTaken { .. }
                 | News::Interest { .. }
                 | News::Watched { .. }
-                | News::LeasesReleased {} => {}
+                | News::LeasesReleased {}
+                | News::ServersChanged {}
+                | News::ReplicaRecovered { .. }
+                | News::TrialFailed { .. } => {}
             }
         }
     }
@@ -553,7 +556,7 @@ impl Relay {
         method: &str,
         params: Option<&Raw>,
     ) {
-        let Some(replica) = server.home_of(&session.key, &[]) else {
+        let Some(replica) = self.home_of(server, session).await else {
             return;
         };
         let deadline = Instant::now() + server.timeout;
@@ -593,6 +596,7 @@ impl Relay {
             progress_token: None,
             trace: TraceContext::default(),
             headers: Vec::new(),
+            repeatable: false,
             session: Some(session.clone()),
         };
         if let Err(error) = self.finish_quietly(&call, deadline).await {
@@ -607,7 +611,7 @@ impl Relay {
         session: &ClientSession,
         deadline: Instant,
     ) -> bool {
-        match server.home_of(&session.key, &[]) {
+        match self.home_of(server, session).await {
             Some(replica) => {
                 self.upstreams
                     .keeps_session(&replica, session, deadline)

@@ -108,13 +108,13 @@ impl Standalone {
 
     /// Listens to the session's own stream at a legacy server. `opened` is
     /// dropped when that is open, or is not to be had now.
-    pub(crate) fn attach(
+    pub(crate) async fn attach(
         &mut self,
         server: &Server,
         session: ClientSession,
         opened: oneshot::Sender<()>,
     ) {
-        if let Some(replica) = server.home_of(&session.key, &[]) {
+        if let Some(replica) = self.relay.home_of(server, &session).await {
             self.upstream = Some(Upstream {
                 replica,
                 session,

@@ -18,13 +18,19 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     Channel, EntryKey, EntryWrite, Event, Fence, Found, LockOutcome, Lookup, Position, Rank,
     RecordKey, ShortDigest, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey,
-    StreamWatch, SubjectKey, WriteOutcome, leases::Duty, rosters::RosterKey, wake::Wakers,
+    StreamWatch, SubjectKey, WriteOutcome, leases::Duty, rates::RateKey, registry::Table,
+    rosters::RosterKey, wake::Wakers,
 };
+use crate::ids::ReplicaId;
 use expiring::{Expiring, Full};
+use permits::Holders;
 use rosters::Roster;
 
 mod expiring;
 mod leases;
+mod permits;
+mod rates;
+mod registry;
 mod rosters;
 
 /// Events a subscriber may fall behind before it lags.
@@ -77,6 +83,9 @@ struct State {
     leases_wanted: Expiring<Duty, Arc<str>>,
     fenced: Expiring<RecordKey, (Fence, Bytes)>,
     rosters: HashMap<RosterKey, Roster>,
+    permits: HashMap<ReplicaId, Holders>,
+    registry: Table,
+    rates: Expiring<RateKey, u64>,
 }
 
 #[derive(Debug)]
@@ -115,6 +124,9 @@ impl MemoryStore {
                 leases_wanted: Expiring::new(bounds.marks),
                 fenced: Expiring::new(bounds.records),
                 rosters: HashMap::new(),
+                permits: HashMap::new(),
+                registry: Table::default(),
+                rates: Expiring::new(bounds.marks),
             }),
             started: Instant::now(),
             events: broadcast::Sender::new(EVENT_CAPACITY),

@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use super::{
-    Channel, EntryKey, EntryWrite, Event, Fence, Found, LockOutcome, Lookup, Position, Rank,
-    RecordKey, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey, StreamWatch,
-    SubjectKey, WriteOutcome, wake::Wakers,
+    Channel, EntryKey, EntryWrite, Event, Failures, Fence, Found, LockOutcome, Lookup, Position,
+    Rank, RecordKey, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey,
+    StreamWatch, SubjectKey, WriteOutcome, wake::Wakers,
 };
 use crate::lifecycle::Tasks;
 use client::Connections;
@@ -42,6 +42,9 @@ mod client;
 mod config;
 mod keys;
 mod leases;
+mod permits;
+mod rates;
+mod registry;
 mod rosters;
 mod scripts;
 mod subscriber;
@@ -141,8 +144,8 @@ impl RedisStore {
         );
         let connected = connections.subscriber.reconnect_rx();
         let messages = connections.subscriber.message_rx();
-        let stop = tasks.ending().clone();
-        tasks.spawn(
+        let stop = tasks.closing().clone();
+        tasks.spawn_beneath(
             "redis subscriber",
             subscriber.run(connected, messages, stop),
         );
@@ -170,6 +173,10 @@ impl Store for RedisStore {
 
     fn is_reachable(&self) -> bool {
         self.connections.is_reachable()
+    }
+
+    fn failures(&self) -> Failures {
+        self.connections.failures()
     }
 
     async fn entry(&self, key: &EntryKey, known: Option<Fence>) -> Result<Lookup, StoreError> {

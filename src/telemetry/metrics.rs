@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use prometheus::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::names;
-use crate::{cache::CacheStatus, ids::ServerId, servers::Replica, store::StoreError};
+use crate::{cache::CacheStatus, ids::ServerId, servers::Replica, store::Failures};
 
 pub(crate) mod instruments;
 #[cfg(test)]
@@ -55,8 +58,6 @@ pub enum Outcome {
 pub enum Refresh {
     /// Fetched and stored.
     Stored,
-    /// Fetched, not fit to be stored.
-    NotStored,
     /// Fetched, but a newer generation was stored meanwhile.
     Refused,
     /// The fetch failed.
@@ -78,6 +79,27 @@ pub enum Retry {
     SessionLost,
     /// The server turned out to speak another version.
     VersionChanged,
+}
+
+/// How a call's wait for a place at a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueWait {
+    /// It got one.
+    Passed,
+    /// It did not wait: too many did.
+    Full,
+    /// It waited as long as it may.
+    TooLong,
+}
+
+impl QueueWait {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Full => "full",
+            Self::TooLong => "too_long",
+        }
+    }
 }
 
 /// Things of which there are so many at a time.
@@ -113,6 +135,30 @@ impl Drop for Counted {
     }
 }
 
+/// What is counted of the circuit breakers of one server's replicas. Holds its
+/// cells, so that what happens after the server is forgotten makes no new series.
+#[derive(Debug)]
+pub struct BreakerMetrics {
+    open: IntGauge,
+    opened: IntCounter,
+    closed: IntCounter,
+}
+
+impl BreakerMetrics {
+    /// A breaker turned. One that opened is counted as open until the guard is
+    /// dropped, also when its replica is removed.
+    #[must_use]
+    pub fn turned(&self, opened: bool) -> Option<Counted> {
+        if !opened {
+            self.closed.inc();
+            return None;
+        }
+        self.opened.inc();
+        self.open.inc();
+        Some(Counted(self.open.clone()))
+    }
+}
+
 fn era_label(era: Era) -> &'static str {
     match era {
         Era::Modern => "modern",
@@ -139,18 +185,11 @@ impl Outcome {
 }
 
 impl Refresh {
-    const ALL: [Self; 5] = [
-        Self::Stored,
-        Self::NotStored,
-        Self::Refused,
-        Self::Failed,
-        Self::Elsewhere,
-    ];
+    const ALL: [Self; 4] = [Self::Stored, Self::Refused, Self::Failed, Self::Elsewhere];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
-            Self::NotStored => "not_stored",
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Elsewhere => "elsewhere",
@@ -207,13 +246,37 @@ pub struct Metrics {
     cache: IntCounterVec,
     refreshes: IntCounterVec,
     retries: IntCounterVec,
+    queue_waits: HistogramVec,
+    breakers_open: IntGaugeVec,
+    breaker_turns: IntCounterVec,
     store_unreachable: IntCounter,
     store_refused: IntCounter,
     store_reachable: IntGauge,
     in_use: [IntGauge; Gauge::ALL.len()],
     replica_healthy: IntGaugeVec,
+    answered: AtomicU64,
     log_lines_dropped: IntCounter,
     dropped_lines: OnceLock<ErrorCounter>,
+    source: OnceLock<Source>,
+}
+
+/// What other parts count by themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampled {
+    /// Whether the store answers.
+    pub store_reachable: bool,
+    /// Store commands without a usable answer.
+    pub store_failures: Failures,
+    /// Refreshes of the cache so far.
+    pub refreshes: [(Refresh, u64); 4],
+}
+
+struct Source(Box<dyn Fn() -> Sampled + Send + Sync>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source")
+    }
 }
 
 impl Default for Metrics {
@@ -240,6 +303,9 @@ impl Metrics {
             cache: instruments::CACHE.counter(&registry),
             refreshes: instruments::REFRESHES.counter(&registry),
             retries: instruments::RETRIES.counter(&registry),
+            queue_waits: instruments::QUEUE_WAITS.histogram(&registry),
+            breakers_open: instruments::BREAKERS_OPEN.gauge(&registry),
+            breaker_turns: instruments::BREAKER_TURNS.counter(&registry),
             store_unreachable: store_failures.with_label_values(&["unreachable"]),
             store_refused: store_failures.with_label_values(&["refused"]),
             store_reachable: instruments::STORE_REACHABLE
@@ -247,10 +313,12 @@ impl Metrics {
                 .with_label_values(&none),
             in_use: Gauge::ALL.map(|gauge| in_use.with_label_values(&[gauge.as_str()])),
             replica_healthy: instruments::REPLICA_HEALTHY.gauge(&registry),
+            answered: AtomicU64::new(0),
             log_lines_dropped: instruments::LOG_LINES_DROPPED
                 .counter(&registry)
                 .with_label_values(&none),
             dropped_lines: OnceLock::new(),
+            source: OnceLock::new(),
             registry,
         };
         metrics.start_at_zero();
@@ -289,11 +357,18 @@ impl Metrics {
         outcome: Outcome,
         took: Duration,
     ) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let server = server.map_or("*", ServerId::as_str);
         let method = names::known_method(method);
         self.server_operation
             .with_label_values(&[server, method, era_label(era), outcome.error_type()])
             .observe(took.as_secs_f64());
+    }
+
+    /// Requests answered since the start, whatever their servers.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// A server has answered a request, or failed to.
@@ -310,11 +385,6 @@ impl Metrics {
             .inc();
     }
 
-    /// A refresh has ended.
-    pub fn refresh(&self, outcome: Refresh) {
-        self.refreshes.with_label_values(&[outcome.as_str()]).inc();
-    }
-
     /// A call is sent again.
     pub fn retry(&self, server: &ServerId, why: Retry) {
         self.retries
@@ -322,17 +392,46 @@ impl Metrics {
             .inc();
     }
 
-    /// The store did not do what it was asked.
-    pub fn store_failure(&self, error: &StoreError) {
-        match error {
-            StoreError::Unreachable(_) => self.store_unreachable.inc(),
-            StoreError::Refused(_) => self.store_refused.inc(),
-        }
+    /// A call could not begin at once.
+    pub fn queue_wait(&self, server: &ServerId, how: QueueWait, took: Duration) {
+        self.queue_waits
+            .with_label_values(&[server.as_str(), how.as_str()])
+            .observe(took.as_secs_f64());
     }
 
-    /// Whether the store answers.
-    pub fn store_reachable(&self, reachable: bool) {
-        self.store_reachable.set(i64::from(reachable));
+    /// The instruments of a server's circuit breakers, from zero.
+    #[must_use]
+    pub fn breakers(&self, server: &ServerId) -> Arc<BreakerMetrics> {
+        let server = server.as_str();
+        let turns = |state| self.breaker_turns.with_label_values(&[server, state]);
+        Arc::new(BreakerMetrics {
+            open: self.breakers_open.with_label_values(&[server]),
+            opened: turns("open"),
+            closed: turns("closed"),
+        })
+    }
+
+    /// Has what other parts count by themselves asked for when the values are read.
+    pub fn sample(&self, source: impl Fn() -> Sampled + Send + Sync + 'static) {
+        // A second source (a second node in a test) is not asked.
+        self.source.set(Source(Box::new(source))).ok();
+    }
+
+    fn take_samples(&self) {
+        let Some(Source(source)) = self.source.get() else {
+            return;
+        };
+        let sampled = source();
+        let raise = |counter: &IntCounter, to: u64| {
+            counter.inc_by(to.saturating_sub(counter.get()));
+        };
+        self.store_reachable.set(i64::from(sampled.store_reachable));
+        raise(&self.store_unreachable, sampled.store_failures.unreachable);
+        raise(&self.store_refused, sampled.store_failures.refused);
+        for (outcome, count) in sampled.refreshes {
+            let counter = self.refreshes.with_label_values(&[outcome.as_str()]);
+            raise(&counter, count);
+        }
     }
 
     /// Counts one thing until the guard is dropped.
@@ -369,6 +468,9 @@ impl Metrics {
         forget(&self.server_operation, server);
         forget(&self.client_operation, server);
         forget(&self.retries, server);
+        forget(&self.queue_waits, server);
+        forget(&self.breakers_open, server);
+        forget(&self.breaker_turns, server);
     }
 
     /// Counts the lines that the log's writer drops.
@@ -379,6 +481,7 @@ impl Metrics {
 
     /// The values now.
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.take_samples();
         if let Some(counter) = self.dropped_lines.get() {
             let dropped = counter.dropped_lines() as u64;
             let known = self.log_lines_dropped.get();

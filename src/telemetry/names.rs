@@ -41,6 +41,8 @@ pub const ERA: &str = "mcp_fleet.era";
 pub const CACHE_STATUS: &str = "mcp_fleet.cache.status";
 /// What became of something.
 pub const OUTCOME: &str = "mcp_fleet.outcome";
+/// What something turned to.
+pub const STATE: &str = "mcp_fleet.state";
 /// Why something was done.
 pub const REASON: &str = "mcp_fleet.reason";
 

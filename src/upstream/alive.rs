@@ -48,6 +48,16 @@ impl Stage {
     }
 }
 
+/// What a probe that did not fail found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// An answer, after this time.
+    Answer(Duration),
+    /// Nothing: this node could not ask (it is stopping, or all its sessions
+    /// with the replica are taken).
+    NotAsked,
+}
+
 /// Why a replica does not count as alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeFailure {
@@ -64,7 +74,7 @@ impl fmt::Display for ProbeFailure {
 }
 
 impl Upstreams {
-    /// Asks a replica for a sign of life and tells how long that took.
+    /// Asks a replica for a sign of life.
     ///
     /// # Errors
     /// When there was none before `deadline`. A refusal (401, 403, 405, a
@@ -73,12 +83,15 @@ impl Upstreams {
         self: &Arc<Self>,
         replica: &Arc<Replica>,
         deadline: Instant,
-    ) -> Result<Duration, ProbeFailure> {
+    ) -> Result<Sign, ProbeFailure> {
         let begun = Instant::now();
         let peer = self.peer(replica);
         match self.sign_of_life(&peer, deadline).await {
-            Ok(()) => Ok(begun.elapsed()),
-            Err(error) => judge(&error).map_or_else(|| Ok(begun.elapsed()), Err),
+            Ok(()) => Ok(Sign::Answer(begun.elapsed())),
+            Err(error) => match error.root() {
+                UpstreamError::Stopping | UpstreamError::Busy(_) => Ok(Sign::NotAsked),
+                error => judge(error).map_or_else(|| Ok(Sign::Answer(begun.elapsed())), Err),
+            },
         }
     }
 
@@ -148,7 +161,6 @@ impl Upstreams {
 
 /// What an error says of the replica; `None`: that it lives.
 fn judge(error: &UpstreamError) -> Option<ProbeFailure> {
-    let error = error.root();
     let stage = match error {
         UpstreamError::ConnectFailed(_)
         | UpstreamError::SpawnFailed(_)
@@ -162,7 +174,7 @@ fn judge(error: &UpstreamError) -> Option<ProbeFailure> {
         | UpstreamError::Malformed(_)
         | UpstreamError::Incompatible(_) => Stage::Protocol,
         UpstreamError::SessionLost => Stage::Session,
-        // An answer, or our own affair.
+        // An answer; the last four do not come here.
         UpstreamError::Refused { .. }
         | UpstreamError::NotOffered(_)
         | UpstreamError::NotReady(_)

@@ -6,7 +6,10 @@ use std::{error::Error, sync::Arc};
 
 use http::{HeaderValue, StatusCode};
 
-use crate::mcp::{error::RpcError, message::Answer};
+use crate::{
+    breaker::{Failure, Told},
+    mcp::{error::RpcError, message::Answer},
+};
 
 /// The cause below an error, shared because errors are handed to many waiters.
 pub type Cause = Arc<dyn Error + Send + Sync>;
@@ -128,27 +131,48 @@ impl UpstreamError {
         }
     }
 
-    /// Whether the replica itself failed, which its health should hear of; not
-    /// our deadline while waiting in a queue, not an answer we dislike.
+    /// What it tells of the replica, for its circuit breaker: not our deadline
+    /// while waiting in a queue, not an answer we dislike.
     #[must_use]
-    pub fn blames_replica(&self) -> bool {
+    pub fn tells(&self) -> Told {
         match self {
-            Self::ConnectFailed(_)
-            | Self::SpawnFailed(_)
-            | Self::TimedOut { sent: true }
+            Self::ConnectFailed(_) | Self::SpawnFailed(_) => Told::Failed(Failure::Unreachable),
+            Self::TimedOut { sent: true }
             | Self::Closed { .. }
             | Self::Malformed(_)
-            | Self::Incompatible(_) => true,
-            Self::Http { status, .. } => status.is_server_error(),
-            Self::NotReady(inner) => inner.blames_replica(),
-            Self::Busy(_)
-            | Self::Stopping
-            | Self::TimedOut { sent: false }
+            | Self::Incompatible(_) => Told::Failed(Failure::Broken),
+            Self::Http { status, .. } if status.is_server_error() => Told::Failed(Failure::Broken),
+            Self::NotReady(inner) => inner.tells(),
+            Self::Busy(_) | Self::Stopping | Self::TimedOut { sent: false } => Told::Nothing,
+            Self::Http { .. }
             | Self::Refused { .. }
             | Self::TooLarge { .. }
             | Self::SessionLost
             | Self::NotOffered(_)
+            | Self::NoSuchQuestion => Told::Alive,
+        }
+    }
+
+    /// Whether another replica may do better at a request that does no harm
+    /// when it runs twice.
+    #[must_use]
+    pub fn is_worth_repeating(&self) -> bool {
+        match self {
+            Self::Closed { .. } | Self::SessionLost => true,
+            Self::Http { status, .. } => status.is_server_error(),
+            Self::TimedOut { sent: true }
+            | Self::Refused { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed(_)
+            | Self::Incompatible(_)
+            | Self::NotOffered(_)
             | Self::NoSuchQuestion => false,
+            Self::ConnectFailed(_)
+            | Self::SpawnFailed(_)
+            | Self::NotReady(_)
+            | Self::Busy(_)
+            | Self::Stopping
+            | Self::TimedOut { sent: false } => self.is_safe_to_retry(),
         }
     }
 
@@ -199,7 +223,7 @@ mod tests {
     fn the_root_of_not_ready_is_what_happened() {
         let error = closed().before_request().before_request();
         assert!(matches!(error.root(), UpstreamError::Closed { .. }));
-        assert!(error.blames_replica());
+        assert_eq!(error.tells(), Told::Failed(Failure::Broken));
     }
 
     #[test]

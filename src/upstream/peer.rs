@@ -138,6 +138,19 @@ impl Peer {
         })
     }
 
+    /// Whether this is what is known of that very replica, not of one that had
+    /// its address before.
+    pub(super) fn is_of(&self, replica: &Arc<Replica>) -> bool {
+        std::ptr::eq(self.replica.as_ptr(), Arc::as_ptr(replica))
+    }
+
+    /// Ends its sessions as soon as nobody uses them.
+    pub(super) fn retire_all(&self, shared: &Arc<Shared>) {
+        for (_, session) in self.slots.take_all() {
+            session.retire(shared);
+        }
+    }
+
     /// How the replica is spoken to, if that is known.
     pub(super) fn speaks(&self) -> Option<Speaks> {
         self.verdict.load().as_ref().map(|verdict| verdict.speaks)

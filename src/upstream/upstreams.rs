@@ -242,6 +242,17 @@ impl Upstreams {
         server.replicas.iter().find(held).map(|r| r.id.clone())
     }
 
+    /// Forgets this node's upstream session of a client's session at a replica
+    /// that is gone: the next call opens one elsewhere, or follows another node there.
+    pub fn unbind(&self, session: &Arc<str>, replica: &ReplicaId) {
+        let Some(peer) = self.known_peer(replica) else {
+            return;
+        };
+        for open in peer.slots.take(&SlotKey::Client(Arc::clone(session))) {
+            open.retire(&self.shared);
+        }
+    }
+
     /// Ends the upstream session of a client's session and forgets it.
     pub async fn retire(self: &Arc<Self>, session: &Arc<str>, server: &Server) {
         let key = SlotKey::Client(Arc::clone(session));
@@ -357,16 +368,28 @@ impl Upstreams {
     }
 
     pub(super) fn peer(&self, replica: &Arc<Replica>) -> Arc<Peer> {
-        if let Some(peer) = self.known_peer(&replica.id) {
+        if let Some(peer) = self.known_peer(&replica.id)
+            && peer.is_of(replica)
+        {
             return peer;
         }
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Peer::new(replica);
-        Arc::clone(peers.entry(replica.id.clone()).or_insert_with(new))
+        match peers.get(&replica.id) {
+            Some(peer) if peer.is_of(replica) => Arc::clone(peer),
+            former => {
+                // A replica of that address was there before, with other headers.
+                if let Some(former) = former {
+                    former.retire_all(&self.shared);
+                }
+                let peer = Peer::new(replica);
+                peers.insert(replica.id.clone(), Arc::clone(&peer));
+                peer
+            }
+        }
     }
 
     /// Ends idle sessions and forgets replicas that are no more.
-    fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         let now = Instant::now();
         let mut removed = Vec::new();
         let kept: Vec<_> = {
@@ -385,9 +408,7 @@ impl Upstreams {
         }
         for peer in removed {
             debug!(replica = %peer.id, "replica forgotten");
-            for (_, session) in peer.slots.take_all() {
-                session.retire(&self.shared);
-            }
+            peer.retire_all(&self.shared);
         }
     }
 }

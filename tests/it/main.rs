@@ -6,16 +6,22 @@
     reason = "tests spawn tasks, measure time and fail as they like, helpers included"
 )]
 
+mod balancing;
 mod cache;
 mod cli;
+mod cluster;
 mod drain;
+mod faults;
 mod fidelity;
+mod isolation;
 mod model;
+mod rate_limits;
 mod redis;
 mod redis_cost;
 mod redis_faults;
 mod redis_keys;
 mod redis_kinds;
+mod registry;
 mod requirements;
 mod rmcp_client;
 mod safety;
@@ -23,3 +29,4 @@ mod store;
 mod subscriptions;
 mod support;
 mod upstream;
+mod views;

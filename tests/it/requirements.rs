@@ -18,7 +18,7 @@ mod results;
 mod session_streams;
 mod sessions;
 mod streams;
-mod table;
+pub(crate) mod table;
 mod trace;
 mod transport;
 

@@ -20,6 +20,20 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::support::{eventually, redis::RedisServer};
 
+mod permits;
+mod rates;
+mod registry;
+
+use permits::{
+    permits_are_divided_fairly_and_what_is_used_is_kept, permits_of_the_silent_are_free,
+    permits_together_never_exceed_the_bound,
+};
+use rates::{a_limit_gives_its_burst_and_says_when_to_return, limits_are_apart, tokens_come_back};
+use registry::{
+    a_registry_that_was_lost_is_restored_once, editions_of_the_registry_grow,
+    registered_servers_are_kept_by_name, the_registry_has_a_bound,
+};
+
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod embedded {
@@ -50,6 +64,9 @@ macro_rules! contract {
 }
 
 contract!(
+    permits_are_divided_fairly_and_what_is_used_is_kept,
+    permits_of_the_silent_are_free,
+    permits_together_never_exceed_the_bound,
     a_lock_is_held_until_given_back,
     a_lock_ends_with_its_time_to_live,
     only_the_holder_extends_or_gives_back,
@@ -78,6 +95,13 @@ contract!(
     an_older_fence_does_not_replace_a_record,
     a_roster_has_a_line_per_writer,
     a_silent_writers_line_goes,
+    registered_servers_are_kept_by_name,
+    editions_of_the_registry_grow,
+    the_registry_has_a_bound,
+    a_registry_that_was_lost_is_restored_once,
+    a_limit_gives_its_burst_and_says_when_to_return,
+    limits_are_apart,
+    tokens_come_back,
 );
 
 async fn on_redis<F: Future<Output = ()>>(
@@ -107,7 +131,7 @@ fn every_key_ends(server: &RedisServer, prefix: &str) {
     let keys = server.cli(&["keys", "*"]);
     for key in keys.lines().filter(|key| !key.is_empty()) {
         assert!(key.starts_with(&format!("{prefix}:")), "{key}");
-        if key != format!("{prefix}:secret") {
+        if key != format!("{prefix}:secret") && key != format!("{prefix}:servers") {
             let ttl: i64 = server.cli(&["pttl", key]).trim().parse().expect("a number");
             assert!(ttl != -1, "{key} lives for ever");
         }

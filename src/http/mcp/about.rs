@@ -98,7 +98,8 @@ async fn about_all(incoming: &Incoming, caller: &Caller, deadline: Instant) -> A
     About {
         capabilities: ServerCapabilities::union(
             answers.iter().map(|served| &served.value.capabilities),
-        ),
+        )
+        .of_changing_servers(),
         server_info: gateway_info(),
         instructions: None,
         ttl: if is_complete {

@@ -39,6 +39,7 @@ use crate::{
         shape, sse,
         version::{self, Version},
     },
+    rates::Limited,
     relay::{
         Call,
         legacy::{self, Item},
@@ -68,6 +69,8 @@ type Outs = Pin<Box<dyn Stream<Item = Out> + Send>>;
 pub(crate) struct Work {
     pub(crate) outs: Outs,
     pub(crate) opened: Option<Arc<crate::relay::event_log::EventLog>>,
+    /// It was turned away: the status of a response that has nothing else.
+    limited: Option<Limited>,
 }
 
 /// The end of a session by its client.
@@ -244,8 +247,11 @@ pub(crate) async fn message(incoming: &Incoming, message: Message<'_>) -> Respon
     };
     match message {
         Message::Request(request) => {
-            let work = vec![work(incoming, &session, &request).await];
-            respond(incoming, &session, work, false).await
+            let work = work(incoming, &session, &request).await;
+            if let Some(limited) = &work.limited {
+                return fail(&request.id, &error::rate_failure(limited));
+            }
+            respond(incoming, &session, vec![work], false).await
         }
         Message::Notification(notification) => {
             notified(incoming, &session, &notification).await;
@@ -389,6 +395,15 @@ fn local(message: Bytes) -> Work {
     Work {
         outs: Box::pin(streams::iter([Out::Response { id: None, message }])),
         opened: None,
+        limited: None,
+    }
+}
+
+fn turned_away(id: &RequestId, limited: Limited) -> Work {
+    let error = error::rate_error(&limited);
+    Work {
+        limited: Some(limited),
+        ..local(message::error_bytes(Some(id), &error))
     }
 }
 
@@ -424,6 +439,13 @@ async fn work_on(
         None => match call(incoming, session, request).await {
             Ok(call) => {
                 record.server(&call.server.id);
+                let admitted = incoming
+                    .admit(&call.server, &call.method, call.params.as_deref())
+                    .await;
+                if let Err(limited) = admitted {
+                    record.end(Outcome::Shed);
+                    return turned_away(&request.id, limited);
+                }
                 carry(incoming, session, &request.id, call, record)
             }
             Err(error) => {
@@ -628,11 +650,12 @@ async fn call(
         deadline,
     )
     .await?;
-    let headers = match method {
-        method::TOOLS_CALL => param_headers(incoming, &routed, &caller, deadline).await,
-        _ => Vec::new(),
+    let (headers, repeatable) = match method {
+        method::TOOLS_CALL => of_tool(incoming, &routed, &caller, deadline).await,
+        _ => (Vec::new(), false),
     };
     Ok(Call {
+        repeatable,
         server: routed.server,
         method: method.to_owned(),
         params: routed.params,
@@ -647,13 +670,14 @@ async fn call(
     })
 }
 
-/// The headers a modern server wants, which a legacy client knows nothing of.
-async fn param_headers(
+/// The headers a modern server wants, which a legacy client knows nothing of,
+/// and whether the call may be sent again.
+async fn of_tool(
     incoming: &Incoming,
     routed: &route::Routed,
     caller: &Caller,
     deadline: Instant,
-) -> Vec<(http::HeaderName, HeaderValue)> {
+) -> (Vec<(http::HeaderName, HeaderValue)>, bool) {
     let params = routed
         .params
         .as_deref()
@@ -668,8 +692,13 @@ async fn param_headers(
         .lists
         .tool(&routed.server, caller, &name, deadline)
         .await;
-    tool.map(|tool| tool.param_headers.headers_for(arguments))
-        .unwrap_or_default()
+    match tool {
+        Some(tool) => {
+            let headers = tool.param_headers.headers_for(arguments);
+            (headers, tool.is_repeatable(&routed.server))
+        }
+        None => (Vec::new(), false),
+    }
 }
 
 fn carry(
@@ -708,6 +737,7 @@ fn carry(
     Work {
         outs: Box::pin(outs),
         opened: Some(log),
+        limited: None,
     }
 }
 

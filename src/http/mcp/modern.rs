@@ -1,5 +1,7 @@
 //! Requests of 2026-07-28 and later: stateless, everything in the envelope.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use futures_util::{StreamExt as _, stream as streams};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -18,7 +20,7 @@ use crate::{
         record::Record,
         rest::CACHE_HEADER,
     },
-    lists::{Caller, Read},
+    lists::{Caller, Read, Tool},
     mcp::{
         Raw, envelope,
         envelope::{Envelope, TraceContext},
@@ -226,7 +228,15 @@ impl Modern<'_> {
         .await
         .map_err(|error| refusal(modern_status(error.code), &error))?;
         record.server(&routed.server.id);
-        let headers = self.param_headers(&routed, &caller).await?;
+        if let Err(limited) = incoming
+            .admit(&routed.server, method, routed.params.as_deref())
+            .await
+        {
+            record.end(Outcome::Shed);
+            return Err(error::rate_failure(&limited));
+        }
+        let tool = self.tool(&routed, &caller).await;
+        let headers = self.param_headers(&routed, tool.as_deref())?;
         if method == method::RESOURCES_READ
             && let Some(read) = self.read_cached(&routed, &caller).await
         {
@@ -236,6 +246,7 @@ impl Modern<'_> {
         }
         self.check_known(&routed).await?;
         let call = Call {
+            repeatable: tool.is_some_and(|tool| tool.is_repeatable(&routed.server)),
             server: routed.server,
             method: method.to_owned(),
             params: routed.params,
@@ -295,34 +306,40 @@ impl Modern<'_> {
             .flatten()
     }
 
+    /// The definition of the tool that is called.
+    async fn tool(&self, routed: &Routed, caller: &Caller) -> Option<Arc<Tool>> {
+        if self.request.method != method::TOOLS_CALL {
+            return None;
+        }
+        let params = RawObject::parse(routed.params.as_deref()?).ok();
+        let name = params
+            .as_ref()
+            .and_then(|params| params.get_str("name"))
+            .unwrap_or_default();
+        let lists = &self.incoming.gateway.lists;
+        lists
+            .tool(&routed.server, caller, &name, self.deadline())
+            .await
+    }
+
     /// Checks the headers that repeat arguments and makes those for the server.
-    async fn param_headers(
+    fn param_headers(
         &self,
         routed: &Routed,
-        caller: &Caller,
+        tool: Option<&Tool>,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, RpcFailure> {
         if self.request.method != method::TOOLS_CALL {
             return Ok(Vec::new());
         }
         let headers = &self.incoming.headers;
+        let Some(tool) = tool else {
+            return Ok(unknown(&ParamHeaders::default(), headers).collect());
+        };
         let params = routed
             .params
             .as_deref()
             .and_then(|params| RawObject::parse(params).ok());
-        let name = params
-            .as_ref()
-            .and_then(|params| params.get_str("name"))
-            .unwrap_or_default();
         let arguments = params.as_ref().and_then(|params| params.get("arguments"));
-        let tool = self
-            .incoming
-            .gateway
-            .lists
-            .tool(&routed.server, caller, &name, self.deadline())
-            .await;
-        let Some(tool) = tool else {
-            return Ok(unknown(&ParamHeaders::default(), headers).collect());
-        };
         tool.param_headers
             .check(headers, arguments)
             .map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;

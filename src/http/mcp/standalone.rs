@@ -159,7 +159,7 @@ async fn run(
     match &incoming.target {
         Target::One(server) => {
             let session = legacy::upstream_session(&incoming, &session);
-            standalone.attach(server, session, opening);
+            standalone.attach(server, session, opening).await;
         }
         Target::All => drop(opening),
     }

@@ -1,4 +1,4 @@
-//! Whether a server's replicas answer, as far as this node knows.
+//! Whether a server's replicas answer, as far as the fleet knows.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{Node, Reply, json as body, server};
-use crate::{gateway::Gateway, mcp::json, servers::Replica};
+use crate::{gateway::Gateway, health, mcp::json, servers::Replica};
 
 /// What is known of a server's replicas.
 #[derive(Debug, Serialize)]
@@ -25,7 +25,6 @@ struct ReplicaHealth {
     id: String,
     endpoint: String,
     healthy: bool,
-    version: Option<&'static str>,
     error: Option<String>,
 }
 
@@ -56,17 +55,29 @@ pub(super) async fn health(State(gateway): Node, Path(name): Path<String>) -> Re
     Ok(response)
 }
 
+/// What the fleet's probes found. A replica that is not probed (a program, the
+/// demo server, one that is new) is asked.
 async fn replica_health(
     gateway: &Gateway,
     replica: &Arc<Replica>,
     deadline: Instant,
 ) -> ReplicaHealth {
-    let described = gateway.upstreams.describe(replica, deadline).await;
-    ReplicaHealth {
+    let told = |healthy, error| ReplicaHealth {
         id: replica.id.to_string(),
         endpoint: replica.endpoint.to_string(),
-        healthy: described.is_ok(),
-        version: described.as_ref().ok().map(|known| known.version.as_str()),
-        error: described.err().map(|error| error.root().to_string()),
+        healthy,
+        error,
+    };
+    if let Some(record) = gateway.health.record(&replica.id) {
+        let failing = record.tally.failures > 0;
+        let failure = record.failure.filter(|_| failing);
+        return told(
+            record.tally.state != health::State::Unhealthy,
+            failure.map(|failure| format!("{}: {}", failure.stage.as_str(), failure.message)),
+        );
+    }
+    match gateway.upstreams.probe(replica, deadline).await {
+        Ok(_) => told(true, None),
+        Err(failure) => told(false, Some(failure.to_string())),
     }
 }

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -12,11 +11,12 @@ use crate::{
     gateway::Gateway,
     http::{error::RestError, record::Record},
     ids::Principal,
-    lists::Caller,
+    lists::{Caller, Tool},
     mcp::{
         Raw, capabilities::ClientCapabilities, envelope::TraceContext, json::RawObject,
         message::Answer, method,
     },
+    rates::{Client, Limited},
     relay::{Call, RelayError},
     servers::Server,
     telemetry::{metrics::Outcome, traces},
@@ -32,13 +32,31 @@ pub(in crate::http) struct Once<'a> {
     pub(in crate::http) method: &'static str,
     pub(in crate::http) params: &'a Raw,
     pub(in crate::http) principal: Principal,
+    /// Whose limits it counts against.
+    pub(in crate::http) client: Client,
     pub(in crate::http) trace: &'a TraceContext,
 }
 
 impl Once<'_> {
     /// The result as the server gave it.
     pub(in crate::http) async fn run(&self, gateway: &Gateway) -> Result<Box<Raw>, RestError> {
-        self.carry(gateway, self.record(gateway)).await
+        let record = self.admitted(gateway).await?;
+        self.carry(gateway, record).await
+    }
+
+    /// Begins to measure, unless the client has to wait.
+    async fn admitted(&self, gateway: &Gateway) -> Result<Record, Limited> {
+        let record = self.record(gateway);
+        let admitted = gateway
+            .admit(self.client, self.server, self.method, Some(self.params))
+            .await;
+        match admitted {
+            Ok(()) => Ok(record),
+            Err(limited) => {
+                record.end(Outcome::Shed);
+                Err(limited)
+            }
+        }
     }
 
     async fn carry(&self, gateway: &Gateway, record: Record) -> Result<Box<Raw>, RestError> {
@@ -63,8 +81,8 @@ impl Once<'_> {
         gateway: &Gateway,
     ) -> Result<(Box<Raw>, CacheStatus), RestError> {
         let caller = Caller::plain(self.principal);
+        let record = self.admitted(gateway).await?;
         let deadline = Instant::now() + self.server.timeout;
-        let record = self.record(gateway);
         let kept = gateway
             .lists
             .read(self.server, &caller, self.params, deadline);
@@ -96,7 +114,11 @@ impl Once<'_> {
 
     async fn answer(&self, gateway: &Gateway) -> Result<Answer, RelayError> {
         let deadline = Instant::now() + self.server.timeout;
-        let headers = self.param_headers(gateway, deadline).await;
+        let params = RawObject::parse(self.params).unwrap_or_default();
+        let tool = self.tool(gateway, &params, deadline).await;
+        let headers = tool.as_ref().map_or_else(Vec::new, |tool| {
+            tool.param_headers.headers_for(params.get("arguments"))
+        });
         let call = Call {
             server: Arc::clone(self.server),
             method: self.method.to_owned(),
@@ -107,30 +129,29 @@ impl Once<'_> {
             progress_token: None,
             trace: traces::outgoing(self.trace),
             headers,
+            repeatable: tool.is_some_and(|tool| tool.is_repeatable(self.server)),
             session: None,
         };
         gateway.relay.call_once(&call, deadline).await
     }
 
-    /// The headers that repeat arguments, when the tool asks for that.
-    async fn param_headers(
+    /// The definition of the tool that is called.
+    async fn tool(
         &self,
         gateway: &Gateway,
+        params: &RawObject<'_>,
         deadline: Instant,
-    ) -> Vec<(HeaderName, HeaderValue)> {
-        let params = RawObject::parse(self.params).unwrap_or_default();
-        let Some(name) = params.get_str("name") else {
-            return Vec::new();
-        };
+    ) -> Option<Arc<Tool>> {
         if self.method != method::TOOLS_CALL {
-            return Vec::new();
+            return None;
         }
+        let name = params.get_str("name")?;
         let caller = Caller::plain(self.principal);
         let deadline = deadline.min(Instant::now() + gateway.config.cache.list_deadline);
-        let tool = gateway.lists.tool(self.server, &caller, &name, deadline);
-        tool.await.map_or_else(Vec::new, |tool| {
-            tool.param_headers.headers_for(params.get("arguments"))
-        })
+        gateway
+            .lists
+            .tool(self.server, &caller, &name, deadline)
+            .await
     }
 }
 
@@ -138,6 +159,7 @@ fn outcome(error: &RelayError) -> Outcome {
     match error {
         RelayError::Upstream { source, .. } => match source.root() {
             UpstreamError::TimedOut { .. } => Outcome::TimedOut,
+            UpstreamError::Busy(_) => Outcome::Shed,
             _ => Outcome::Unavailable,
         },
         RelayError::TooManyParked => Outcome::Shed,

@@ -160,6 +160,23 @@ impl ServerCapabilities {
         }
     }
 
+    /// The same where servers come and go: its lists change then, which is
+    /// told, and tools may come with the next server.
+    #[must_use]
+    pub fn of_changing_servers(&self) -> Self {
+        let told = |list: Option<Changes>| list.map(|_| Changes::Told);
+        let offered = Offered {
+            tools: Some(Changes::Told),
+            prompts: told(self.offered.prompts),
+            resources: told(self.offered.resources),
+            ..self.offered
+        };
+        Self {
+            raw: Arc::from(offered.to_raw()),
+            offered,
+        }
+    }
+
     /// What a modern client is told: the same without what only legacy
     /// versions have.
     #[must_use]

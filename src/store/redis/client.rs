@@ -6,7 +6,13 @@
 //! server under steady traffic (each write resets its timer), hence the
 //! watchdog; and it queues while it reconnects, hence `fail_fast`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use fred::{
     clients::{Client, WithOptions},
@@ -30,7 +36,7 @@ use super::{
 };
 use crate::{
     lifecycle::Tasks,
-    store::{Event, StoreError},
+    store::{Event, Failures, StoreError},
 };
 
 /// How errors begin that mean "not now" (start, failover) or "not connected".
@@ -69,6 +75,8 @@ pub(super) struct Connections {
     command_timeout: Duration,
     connect_timeout: Duration,
     watchdog_interval: Duration,
+    unreachable: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Connections {
@@ -94,6 +102,8 @@ impl Connections {
             command_timeout: settings.command_timeout,
             connect_timeout: settings.connect_timeout,
             watchdog_interval: settings.watchdog_interval,
+            unreachable: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -105,8 +115,8 @@ impl Connections {
         let mut errors = client.error_rx();
         for client in [client, &self.subscriber] {
             let client = client.clone();
-            let stop = tasks.ending().clone();
-            tasks.spawn("redis connection", keep_connected(client, stop));
+            let stop = tasks.closing().clone();
+            tasks.spawn_beneath("redis connection", keep_connected(client, stop));
         }
         let first_attempt = async {
             tokio::select! {
@@ -127,15 +137,22 @@ impl Connections {
             Err(_) => warn!("redis does not answer yet, trying on"),
         }
         let (watchdog, advisor) = (Arc::clone(self), Arc::clone(self));
-        let stop = tasks.ending().clone();
-        tasks.spawn("redis watchdog", async move {
+        let stop = tasks.closing().clone();
+        tasks.spawn_beneath("redis watchdog", async move {
             watchdog.watch(stop, events).await
         });
-        let stop = tasks.ending().clone();
-        tasks.spawn(
+        let stop = tasks.closing().clone();
+        tasks.spawn_beneath(
             "redis advice",
             async move { advisor.advise(errors, stop).await },
         );
+    }
+
+    pub(super) fn failures(&self) -> Failures {
+        Failures {
+            unreachable: self.unreachable.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -169,10 +186,12 @@ impl Connections {
                 if self.circuit.not_answered() {
                     warn!(error = %error, "redis does not answer, circuit opened");
                 }
+                self.unreachable.fetch_add(1, Ordering::Relaxed);
                 Err(StoreError::Unreachable(error.to_string()))
             }
             Err(error) => {
                 self.circuit.answered();
+                self.refused.fetch_add(1, Ordering::Relaxed);
                 Err(StoreError::Refused(error.to_string()))
             }
         }

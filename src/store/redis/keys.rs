@@ -5,11 +5,14 @@
 //! slot of a cluster. Texts that come from outside (session digests, call ids)
 //! are hex or URL-safe Base64 by contract and contain no braces.
 
+use crate::ids::ReplicaId;
+
 use super::super::{
-    Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rosters::RosterKey,
+    Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rates::RateKey,
+    rosters::RosterKey,
 };
 
-/// A key. All but [`RecordKey::Secret`] have a time to live.
+/// A key. All but [`RecordKey::Secret`] and [`Key::Registry`] have a time to live.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Key<'a> {
     /// Hash `generation`, `fetched`, `payload`: a cache entry. Lives until it may
@@ -46,6 +49,19 @@ pub(super) enum Key<'a> {
     /// Hash, one field per node: see [`RosterKey`]. Lives as long as its
     /// youngest line may. Written by `roster.lua`.
     Roster(&'a RosterKey),
+    /// Hash, holder to `until held wanted`: who may have how many calls in
+    /// flight to a replica. Lives as long as its youngest line. Bound: one per
+    /// replica with `max_in_flight`, one line per node. Written by `permits.lua`.
+    Permits(&'a ReplicaId),
+    /// Hash, one field per registered server and `:edition`. Lives for ever:
+    /// what was registered is served until it is taken out. Bound:
+    /// `limits.registered_servers`. Written by `registry_change.lua`,
+    /// `registry_restore.lua`.
+    Registry,
+    /// String, a time in microseconds: until when the tokens taken of a rate limit
+    /// are spread. Lives until then. Bound: one per client, server and tool
+    /// that is limited and was used lately. Written by `rate_take.lua`.
+    Rate(&'a RateKey),
 }
 
 /// A pub/sub channel.
@@ -103,6 +119,9 @@ impl Keys {
             Key::Roster(RosterKey::Members) => format!("{prefix}:members"),
             Key::Roster(RosterKey::Load) => format!("{prefix}:load"),
             Key::Roster(RosterKey::Interest(server)) => format!("{prefix}:interest:{{{server}}}"),
+            Key::Permits(replica) => format!("{prefix}:permits:{{{replica}}}"),
+            Key::Registry => format!("{prefix}:servers"),
+            Key::Rate(RateKey(limit)) => format!("{prefix}:rate:{limit}"),
         }
     }
 
@@ -192,7 +211,8 @@ mod tests {
             server: server.clone(),
         };
         let probe = Duty::new(DutyKind::Probe, "demo/0a1b2c3d4e5f");
-        let health = RecordKey::Health(ReplicaId::new(&server, "http://127.0.0.1:1/mcp"));
+        let replica = ReplicaId::new(&server, "http://127.0.0.1:1/mcp");
+        let health = RecordKey::Health(replica.clone());
         let mailbox = StreamKey::Mailbox("ca11".into());
         let formatted = [
             keys.key(Key::Entry(&entry)),
@@ -214,6 +234,9 @@ mod tests {
             keys.key(Key::Roster(&RosterKey::Load)),
             keys.key(Key::Roster(&RosterKey::Interest(server))),
             keys.key(Key::Record(&health)),
+            keys.key(Key::Permits(&replica)),
+            keys.key(Key::Registry),
+            keys.key(Key::Rate(&RateKey(ShortDigest::of(&[b"slot"])))),
             keys.topic(Topic::Cache),
             keys.topic(Topic::Of(Channel::Fleet)),
             keys.topic(Topic::Of(Channel::Health)),
@@ -240,6 +263,9 @@ mod tests {
             "mcp-fleet:load",
             "mcp-fleet:interest:{demo}",
             "mcp-fleet:health:{demo/REPLICA}",
+            "mcp-fleet:permits:{demo/REPLICA}",
+            "mcp-fleet:servers",
+            "mcp-fleet:rate:SLOT",
             "mcp-fleet:on:cache",
             "mcp-fleet:on:fleet",
             "mcp-fleet:on:health",

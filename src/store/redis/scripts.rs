@@ -31,3 +31,7 @@ script!(LEASE_RENEW, "lease_renew.lua");
 script!(LEASE_RELEASE, "lease_release.lua");
 script!(RECORD_FENCED, "record_fenced.lua");
 script!(ROSTER, "roster.lua");
+script!(RATE_TAKE, "rate_take.lua");
+script!(PERMITS, "permits.lua");
+script!(REGISTRY_CHANGE, "registry_change.lua");
+script!(REGISTRY_RESTORE, "registry_restore.lua");

@@ -61,6 +61,24 @@ pub(crate) const RETRIES: Instrument = Instrument {
     about: "Calls that were sent again, by why",
     labels: &[names::SERVER, names::REASON],
 };
+pub(crate) const QUEUE_WAITS: Instrument = Instrument {
+    name: "mcp_fleet.queue.wait",
+    unit: "s",
+    about: "Waits of calls for a place at a server with max_in_flight, by how they ended",
+    labels: &[names::SERVER, names::OUTCOME],
+};
+pub(crate) const BREAKERS_OPEN: Instrument = Instrument {
+    name: "mcp_fleet.breaker.open",
+    unit: "{replica}",
+    about: "Replicas that this node's circuit breakers keep calls from",
+    labels: &[names::SERVER],
+};
+pub(crate) const BREAKER_TURNS: Instrument = Instrument {
+    name: "mcp_fleet.breaker.turns",
+    unit: "{turn}",
+    about: "Turns of circuit breakers, by the state they turned to",
+    labels: &[names::SERVER, names::STATE],
+};
 pub(crate) const STORE_FAILURES: Instrument = Instrument {
     name: "mcp_fleet.store.failures",
     unit: "{failure}",
@@ -99,12 +117,15 @@ pub(crate) const BUILD: Instrument = Instrument {
 };
 
 /// All of them; the exporter finds a family's OpenTelemetry name here.
-pub(crate) const ALL: [Instrument; 11] = [
+pub(crate) const ALL: [Instrument; 14] = [
     SERVER_OPERATION,
     CLIENT_OPERATION,
     CACHE,
     REFRESHES,
     RETRIES,
+    QUEUE_WAITS,
+    BREAKERS_OPEN,
+    BREAKER_TURNS,
     STORE_FAILURES,
     STORE_REACHABLE,
     IN_USE,

@@ -1,5 +1,7 @@
 use super::*;
 
+mod dashboards;
+
 fn demo() -> ServerId {
     ServerId::try_from("demo").expect("good name")
 }

@@ -30,19 +30,20 @@ fn sources(directory: &Path, into: &mut String) {
     }
 }
 
-fn source() -> String {
+pub(crate) fn source() -> String {
+    source_of("src") + &source_of("tests/it")
+}
+
+/// All of a directory of this repository.
+pub(crate) fn source_of(directory: &str) -> String {
     let mut text = String::new();
-    for directory in ["src", "tests/it"] {
-        sources(
-            &Path::new(env!("CARGO_MANIFEST_DIR")).join(directory),
-            &mut text,
-        );
-    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    sources(&directory, &mut text);
     text
 }
 
 /// Names in backticks, unless there is only a reason.
-fn names(cell: &str) -> Vec<&str> {
+pub(crate) fn names(cell: &str) -> Vec<&str> {
     if cell.starts_with("none: ") {
         return Vec::new();
     }

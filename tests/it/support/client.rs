@@ -186,6 +186,11 @@ impl Modern {
         wire::send(address, self.request()).await
     }
 
+    /// The same, when the connection may fail.
+    pub(crate) async fn try_at(&self, address: std::net::SocketAddr) -> anyhow::Result<Reply> {
+        wire::try_send(address, self.request()).await
+    }
+
     /// Sends it and waits for the end of the answer.
     pub(crate) async fn send(&self, node: &TestNode) -> Answered {
         self.open(node).await.answered().await

@@ -8,10 +8,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use mcp_fleet::ids::ReplicaId;
 use mcp_fleet::store::{
     Channel, EntryKey, EntryWrite, Event, Fence, LockOutcome, Lookup, Position, RecordKey, Store,
     StoreError, StreamBounds, StreamKey, StreamWatch, SubjectKey, WriteOutcome,
     leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
+    permits::{PermitRequest, Permits, Permitted},
+    rates::{Rate, RateKey, Rates, Taken},
+    registry::{Change, Changed, Edition, Registry, Table},
     rosters::{RosterChange, RosterKey, RosterLine, Rosters},
 };
 use tokio::sync::{Notify, broadcast};
@@ -212,5 +216,49 @@ impl Rosters for DeafStore {
         ttl: Duration,
     ) -> Result<Vec<RosterLine>, StoreError> {
         self.inner.roster(key, writer, change, ttl).await
+    }
+}
+
+#[async_trait]
+impl Permits for DeafStore {
+    async fn permits(
+        &self,
+        replica: &ReplicaId,
+        holder: &str,
+        request: PermitRequest,
+    ) -> Result<Permitted, StoreError> {
+        self.inner.permits(replica, holder, request).await
+    }
+}
+
+#[async_trait]
+impl Registry for DeafStore {
+    async fn registry_edition(&self) -> Result<Edition, StoreError> {
+        self.inner.registry_edition().await
+    }
+    async fn registry(&self) -> Result<Table, StoreError> {
+        self.inner.registry().await
+    }
+    async fn change_registry(
+        &self,
+        change: &Change,
+        known: Edition,
+    ) -> Result<Changed, StoreError> {
+        self.inner.change_registry(change, known).await
+    }
+    async fn restore_registry(&self, table: &Table) -> Result<bool, StoreError> {
+        self.inner.restore_registry(table).await
+    }
+}
+
+#[async_trait]
+impl Rates for DeafStore {
+    async fn take_tokens(
+        &self,
+        key: &RateKey,
+        rate: &Rate,
+        wanted: u32,
+    ) -> Result<Taken, StoreError> {
+        self.inner.take_tokens(key, rate, wanted).await
     }
 }

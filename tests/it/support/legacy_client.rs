@@ -11,7 +11,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::{
-    node::TestNode,
+    node::{Listens, TestNode},
     wire::{self, Answered, Reply, SseEvent},
 };
 
@@ -60,13 +60,13 @@ impl Legacy {
     }
 
     /// Sends `initialize` and nothing else.
-    pub(crate) async fn hello(&self, node: &TestNode) -> Reply {
-        self.post(node.address, &[], self.initialize().to_string())
+    pub(crate) async fn hello(&self, node: &impl Listens) -> Reply {
+        self.post(node.address(), &[], self.initialize().to_string())
             .await
     }
 
     /// Opens a session.
-    pub(crate) async fn open(&self, node: &TestNode) -> Session {
+    pub(crate) async fn open(&self, node: &impl Listens) -> Session {
         let reply = self.hello(node).await;
         assert_eq!(reply.status, 200, "initialize");
         let id = reply
@@ -80,7 +80,7 @@ impl Legacy {
             hello: hello.clone(),
             client: self.clone(),
             id,
-            address: node.address,
+            address: node.address(),
             next: AtomicU64::new(1),
         };
         assert_eq!(
@@ -152,13 +152,13 @@ pub(crate) struct Session {
 
 impl Session {
     /// The same session, spoken to through another node.
-    pub(crate) fn through(&self, node: &TestNode) -> Self {
+    pub(crate) fn through(&self, node: &impl Listens) -> Self {
         Self {
             client: self.client.clone(),
             version: self.version.clone(),
             hello: self.hello.clone(),
             id: self.id.clone(),
-            address: node.address,
+            address: node.address(),
             next: AtomicU64::new(self.next.load(Ordering::SeqCst) + 1000),
         }
     }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http::Request;
 use mcp_fleet::{
     config::Config,
@@ -19,7 +20,7 @@ use mcp_fleet::{
 use super::{
     eventually,
     fake_server::{FakeServer, Speaks},
-    redis::RedisServer,
+    redis::{RedisServer, free_port},
     wire::{self, Owned, within},
 };
 
@@ -71,10 +72,22 @@ impl Setup {
         self
     }
 
+    /// Another server with several replicas, and more keys of it as TOML lines.
+    pub(crate) fn replicas(mut self, name: &str, urls: &[String], keys: &str) -> Self {
+        self.servers +=
+            &format!("[servers.{name}]\nreplicas = {urls:?}\ntimeout = \"60s\"\n{keys}\n");
+        self
+    }
+
     /// A server that is a program.
     pub(crate) fn program(mut self, name: &str, command: &serde_json::Value) -> Self {
         self.servers += &format!("[servers.{name}]\ncommand = {command}\ntimeout = \"60s\"\n");
         self
+    }
+
+    /// A node's name.
+    pub(crate) fn named(self, name: &str) -> Self {
+        self.set("node.name", &format!("\"{name}\""))
     }
 
     /// Another setting, `section.key`, as TOML.
@@ -87,8 +100,12 @@ impl Setup {
 
     /// The store of a Redis.
     pub(crate) fn redis(self, redis: &RedisServer) -> Self {
-        let url = format!("\"redis://127.0.0.1:{}\"", redis.port());
-        self.set("redis.url", &url)
+        self.redis_at((Ipv4Addr::LOCALHOST, redis.port()).into())
+    }
+
+    /// The store of a Redis behind that address.
+    pub(crate) fn redis_at(self, address: SocketAddr) -> Self {
+        self.set("redis.url", &format!("\"redis://{address}\""))
             .set("redis.command_timeout", "\"10s\"")
             .set("redis.connect_timeout", "\"10s\"")
     }
@@ -141,6 +158,12 @@ impl TestNode {
         self.gateway.tasks.stop();
     }
 
+    /// What it knows of the replicas of the server `up`.
+    pub(crate) fn replicas(&self) -> Vec<Arc<mcp_fleet::servers::Replica>> {
+        let server = self.gateway.servers.get("up").expect("known");
+        server.replicas.clone()
+    }
+
     /// Waits until it has ended by itself; answers why.
     pub(crate) async fn failed(mut self) -> anyhow::Error {
         let ended = within("the end of the node", &mut self.running.0).await;
@@ -158,12 +181,20 @@ impl Drop for TestNode {
     fn drop(&mut self) {
         self.gateway.tasks.stop();
         self.gateway.tasks.ending().cancel();
+        self.gateway.tasks.closing().cancel();
     }
 }
 
 fn get(path: &str) -> Request<http_body_util::Full<bytes::Bytes>> {
     let request = Request::get(path).header("host", "localhost");
     request.body(Default::default()).expect("a request")
+}
+
+/// What a node says of itself at `/readyz`: `ready`, `degraded`, `draining`.
+pub(crate) async fn readiness(node: &impl Listens) -> String {
+    let reply = wire::send(node.address(), get("/readyz")).await;
+    let report = reply.json().await;
+    report["status"].as_str().expect("a status").to_owned()
 }
 
 /// Several nodes on one Redis.
@@ -186,6 +217,11 @@ impl TestCluster {
             .redis(&redis)
             .set("node.secret", "\"the same at every node of this test\"");
         Self::of(setup, redis, names).await
+    }
+
+    /// Starts three nodes.
+    pub(crate) async fn three(setup: Setup) -> Self {
+        Self::named(setup, &["a", "b", "c"]).await
     }
 
     /// Starts two nodes that find out themselves how to seal.
@@ -214,10 +250,8 @@ impl TestCluster {
         }
         let cluster = Self { nodes, redis };
         for from in &cluster.nodes {
-            for to in &cluster.nodes {
-                if from.address != to.address {
-                    cluster.acquaint(from, to).await;
-                }
+            for to in cluster.nodes.iter().filter(|to| to.address != from.address) {
+                cluster.acquaint(from, to).await;
             }
         }
         cluster
@@ -252,6 +286,24 @@ impl TestCluster {
     }
 }
 
+/// What takes requests.
+pub(crate) trait Listens {
+    /// Where.
+    fn address(&self) -> SocketAddr;
+}
+
+impl Listens for TestNode {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Listens for NodeProcess {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// The real program.
 #[derive(Debug)]
 pub(crate) struct NodeProcess {
@@ -268,9 +320,12 @@ impl NodeProcess {
 
     /// The same, with its log going there.
     pub(crate) async fn start_with(setup: &Setup, log: Stdio) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        drop(listener);
+        Self::start_in(setup, log, &[]).await
+    }
+
+    /// The same, in that environment.
+    pub(crate) async fn start_in(setup: &Setup, log: Stdio, env: &[(&str, &str)]) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = directory.path().join("node.toml");
         std::fs::write(&config, setup.text(&address.to_string())).expect("written");
@@ -279,6 +334,7 @@ impl NodeProcess {
             .arg("--config")
             .arg(&config)
             .env_clear()
+            .envs(env.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -295,6 +351,24 @@ impl NodeProcess {
         })
         .await;
         process
+    }
+
+    /// Starts several at once, named `a`, `b`, …
+    pub(crate) async fn fleet(setup: &Setup, count: usize) -> Vec<Self> {
+        let named = ["a", "b", "c", "d"].into_iter().take(count);
+        let started = named.map(async |name| Self::start(&setup.clone().named(name)).await);
+        join_all(started).await
+    }
+
+    /// What it says of itself at `/readyz`.
+    pub(crate) async fn readiness(&self) -> String {
+        readiness(self).await
+    }
+
+    /// Kills it without a word of warning.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the process is ours");
+        self.child.wait().expect("it has ended");
     }
 
     /// Sends it a signal.

@@ -20,6 +20,8 @@ pub(crate) enum Road {
     Open,
     /// Each piece arrives so much later.
     Slow(Duration),
+    /// Nothing arrives until this is over; then all of it does.
+    Held,
     /// It is lost, and connections stay open: those of now for ever, as behind
     /// a firewall that forgot them.
     Lost,
@@ -117,6 +119,8 @@ async fn pump(
         if let Road::Slow(delay) = now {
             tokio::time::sleep(delay).await;
         }
+        // The proxy is gone: nobody waits for what it holds.
+        road.wait_for(|road| *road != Road::Held).await.ok();
         let piece = &mut buffer[..count];
         if let Some((from, to)) = &*rewrite.borrow() {
             replace(piece, from.as_bytes(), to.as_bytes());

@@ -157,6 +157,13 @@ impl Reply {
         String::from_utf8(bytes).expect("text")
     }
 
+    /// The rest of the body, unless the connection breaks.
+    pub(crate) async fn try_text(mut self) -> anyhow::Result<String> {
+        let mut bytes = std::mem::take(&mut self.unread);
+        bytes.extend_from_slice(&(&mut self.body).collect().await?.to_bytes());
+        Ok(String::from_utf8(bytes)?)
+    }
+
     /// The body as JSON; an empty one is `null`.
     pub(crate) async fn json(self) -> Value {
         let text = self.text().await;

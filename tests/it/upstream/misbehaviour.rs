@@ -66,7 +66,10 @@ async fn hanging_is_bounded_by_the_deadline() {
             matches!(error, UpstreamError::TimedOut { sent: true }),
             "{error:?}"
         );
-        assert!(!error.is_safe_to_retry() && error.blames_replica());
+        assert!(
+            !error.is_safe_to_retry()
+                && matches!(error.tells(), mcp_fleet::breaker::Told::Failed(_))
+        );
         server
             .until("the hang-up", |s| (s.hangups() == 1).then_some(()))
             .await;
