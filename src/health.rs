@@ -171,17 +171,18 @@ impl Health {
         let mut before = std::mem::take(&mut *known);
         let mut works: Vec<(Arc<str>, Arc<dyn Work>)> = Vec::with_capacity(replicas.len());
         for (index, replica) in replicas.iter().enumerate() {
+            let slot = schedule::slot(index, replicas.len());
             let one = match before.remove(&replica.id) {
                 Some(one) if Arc::ptr_eq(&one.prober.replica, replica) => one,
                 replaced => {
                     let record = replaced.and_then(|one| one.record);
                     let is_fit = record.as_ref().is_none_or(is_fit);
                     replica.set_healthy(is_fit);
-                    let prober = Prober::new(Arc::clone(replica), self);
+                    let prober = Prober::new(Arc::clone(replica), self, slot);
                     Known { prober, record }
                 }
             };
-            one.prober.set_slot(schedule::slot(index, replicas.len()));
+            one.prober.set_slot(slot);
             let work: Arc<dyn Work> = Arc::clone(&one.prober) as Arc<dyn Work>;
             works.push((replica.id.as_str().into(), work));
             known.insert(replica.id.clone(), one);

@@ -331,15 +331,8 @@ impl Sessions {
                         self.ended.insert(session.as_str().into(), ());
                     }
                     News::SessionChanged { session } => self.refresh(session).await,
-                    News::Changed { .. }
-                    | News::Cancelled { .. }
-                    | News::StreamTaken { .. }
-                    | News::Interest { .. }
-                    | News::Watched { .. }
-                    | News::LeasesReleased {}
-                    | News::ServersChanged {}
-                    | News::ReplicaRecovered { .. }
-                    | News::TrialFailed { .. } => {}
+                    // What else happens is for others to hear.
+                    _ => {}
                 },
                 // An end may have been missed: every session is looked up again.
                 Heard::Gap => self.known.invalidate_all(),

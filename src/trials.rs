@@ -161,15 +161,8 @@ impl Trials {
                     replica.change_breaker(|breaker| breaker.postponed(until, *openings));
                 }
             }
-            News::Changed { .. }
-            | News::Cancelled { .. }
-            | News::Revoked { .. }
-            | News::SessionChanged { .. }
-            | News::StreamTaken { .. }
-            | News::Interest { .. }
-            | News::Watched { .. }
-            | News::ServersChanged {}
-            | News::LeasesReleased {} => {}
+            // What else happens is for others to hear.
+            _ => {}
         }
     }
 

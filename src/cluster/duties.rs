@@ -21,7 +21,7 @@ use tokio::{sync::Notify, time::Instant};
 
 pub use super::guard::{Grant, Work};
 use super::{
-    Settings,
+    Incarnation, Settings,
     guard::Running,
     lease::{Phase, Situation, Step},
     membership::Membership,
@@ -52,7 +52,7 @@ pub struct Duties {
     settings: Settings,
     tasks: Tasks,
     metrics: Arc<Metrics>,
-    wanted: Mutex<HashMap<Duty, Arc<dyn Work>>>,
+    wanted: Mutex<Arc<Wanted>>,
     changed: Notify,
     held: Mutex<Vec<Duty>>,
 }
@@ -64,6 +64,9 @@ impl fmt::Debug for Duties {
             .finish_non_exhaustive()
     }
 }
+
+/// What is to be done, as the node was told. Replaced when it changes.
+type Wanted = HashMap<Duty, Arc<dyn Work>>;
 
 /// One duty as the keeper sees it.
 struct Kept {
@@ -100,12 +103,15 @@ impl Duties {
     /// Replaces the duties of a kind: new ones are tried for, those that are
     /// left out are stopped, and work that is not the same is started anew.
     pub fn set(&self, kind: DutyKind, works: Vec<(Arc<str>, Arc<dyn Work>)>) {
-        let mut wanted = lock(&self.wanted);
-        wanted.retain(|duty, _| duty.kind != kind);
-        for (subject, work) in works {
-            wanted.insert(Duty { kind, subject }, work);
+        {
+            let mut shared = lock(&self.wanted);
+            // The keeper has the one before: this makes another.
+            let wanted = Arc::make_mut(&mut *shared);
+            wanted.retain(|duty, _| duty.kind != kind);
+            for (subject, work) in works {
+                wanted.insert(Duty { kind, subject }, work);
+            }
         }
-        drop(wanted);
         self.changed.notify_one();
     }
 
@@ -128,6 +134,8 @@ impl Duties {
         let mut keeper = Keeper {
             duties: Arc::clone(&self),
             kept: HashMap::new(),
+            wanted: Arc::default(),
+            nodes: Vec::new(),
             away_since: None,
             hand_over_at: Instant::now(),
         };
@@ -175,6 +183,10 @@ impl Duties {
 struct Keeper {
     duties: Arc<Duties>,
     kept: HashMap<Duty, Kept>,
+    /// What was wanted when it was looked at last.
+    wanted: Arc<Wanted>,
+    /// The nodes that ranks were computed for.
+    nodes: Vec<Incarnation>,
     away_since: Option<Instant>,
     hand_over_at: Instant,
 }
@@ -182,7 +194,8 @@ struct Keeper {
 impl Keeper {
     /// Does for every duty what is to be done now.
     async fn pass(&mut self) {
-        self.drop_unwanted().await;
+        self.see_nodes();
+        self.take_up_wanted().await;
         let now = Instant::now();
         let reachable = self.duties.store.is_reachable();
         match (reachable, self.away_since) {
@@ -190,13 +203,11 @@ impl Keeper {
             (false, None) => self.away_since = Some(now),
             (false, Some(_)) => {}
         }
-        let nodes = self.duties.membership.view().working();
         let (mut renew, mut tries, mut hand_over) = (Vec::new(), Vec::new(), Vec::new());
         for (duty, kept) in &mut self.kept {
             if kept.running.as_mut().is_some_and(Running::has_ended) {
                 kept.running = None;
             }
-            kept.rank = spread::rank(duty, self.duties.membership.me(), &nodes);
             let here = Situation {
                 now,
                 rank: kept.rank,
@@ -246,9 +257,23 @@ impl Keeper {
         )
     }
 
+    /// Computes anew whose turn everything is, if nodes came or went.
+    fn see_nodes(&mut self) {
+        let nodes = self.duties.membership.view().working();
+        if nodes != self.nodes {
+            for (duty, kept) in &mut self.kept {
+                kept.rank = spread::rank(duty, self.duties.membership.me(), &nodes);
+            }
+            self.nodes = nodes;
+        }
+    }
+
     /// Takes up new duties and drops those that are not wanted any more.
-    async fn drop_unwanted(&mut self) {
-        let wanted = lock(&self.duties.wanted).clone();
+    async fn take_up_wanted(&mut self) {
+        let wanted = Arc::clone(&lock(&self.duties.wanted));
+        if Arc::ptr_eq(&wanted, &self.wanted) {
+            return;
+        }
         let is_wanted = |duty: &Duty, kept: &Kept| {
             wanted
                 .get(duty)
@@ -262,14 +287,18 @@ impl Keeper {
             .collect();
         self.give_back(gone).await;
         let now = Instant::now();
-        for (duty, work) in wanted {
-            self.kept.entry(duty).or_insert_with(|| Kept {
-                work,
-                phase: Phase::new(now),
-                rank: 0,
-                running: None,
-            });
+        for (duty, work) in &*wanted {
+            if !self.kept.contains_key(duty) {
+                let kept = Kept {
+                    work: Arc::clone(work),
+                    phase: Phase::new(now),
+                    rank: spread::rank(duty, self.duties.membership.me(), &self.nodes),
+                    running: None,
+                };
+                self.kept.insert(duty.clone(), kept);
+            }
         }
+        self.wanted = wanted;
     }
 
     /// Stops the work, forgets the duties and gives their leases back.
@@ -394,10 +423,10 @@ impl Keeper {
     /// Another node gave leases back: what is this node's turn is tried at once.
     fn released(&mut self) {
         let now = Instant::now();
-        let nodes = self.duties.membership.view().working();
-        for (duty, kept) in &mut self.kept {
+        self.see_nodes();
+        for kept in self.kept.values_mut() {
             if let Phase::Idle { retry_at, .. } = &mut kept.phase
-                && spread::rank(duty, self.duties.membership.me(), &nodes) == 0
+                && kept.rank == 0
             {
                 *retry_at = now.min(*retry_at);
             }

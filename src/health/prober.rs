@@ -1,10 +1,7 @@
 //! The duty of probing one replica, and what is done with the result.
 
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -12,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{
-    Health,
+    Health, lock,
     record::{Failure, Record},
     schedule::{self, Slot},
 };
@@ -30,32 +27,25 @@ const NOT_ASKED: Duration = Duration::from_secs(1);
 pub(super) struct Prober {
     pub(super) replica: Arc<Replica>,
     health: Weak<Health>,
-    /// Of the slot: bits of its begin and its length.
-    slot: [AtomicU64; 2],
+    slot: Mutex<Slot>,
 }
 
 impl Prober {
-    pub(super) fn new(replica: Arc<Replica>, health: &Arc<Health>) -> Arc<Self> {
+    pub(super) fn new(replica: Arc<Replica>, health: &Arc<Health>, slot: Slot) -> Arc<Self> {
         Arc::new(Self {
             replica,
             health: Arc::downgrade(health),
-            slot: [AtomicU64::new(0), AtomicU64::new(0)],
+            slot: Mutex::new(slot),
         })
     }
 
     /// Gives the replica its place among the others.
     pub(super) fn set_slot(&self, slot: Slot) {
-        self.slot[0].store(slot.begin.to_bits(), Ordering::Relaxed);
-        self.slot[1].store(slot.length.to_bits(), Ordering::Relaxed);
+        *lock(&self.slot) = slot;
     }
 
     fn slot(&self) -> Slot {
-        // A begin and a length of different times do no harm for one probe.
-        let part = |bits: &AtomicU64| f64::from_bits(bits.load(Ordering::Relaxed));
-        Slot {
-            begin: part(&self.slot[0]),
-            length: part(&self.slot[1]),
-        }
+        *lock(&self.slot)
     }
 }
 

@@ -535,15 +535,8 @@ impl Relay {
                     self.running.cancel(session, request);
                 }
                 News::Revoked { session } => self.running.cancel_all(session),
-                News::Changed { .. }
-                | News::SessionChanged { .. }
-                | News::StreamTaken { .. }
-                | News::Interest { .. }
-                | News::Watched { .. }
-                | News::LeasesReleased {}
-                | News::ServersChanged {}
-                | News::ReplicaRecovered { .. }
-                | News::TrialFailed { .. } => {}
+                // What else happens is for others to hear.
+                _ => {}
             }
         }
     }

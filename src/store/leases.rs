@@ -77,6 +77,10 @@ pub enum LeaseOutcome {
     Held(Duration),
 }
 
+/// The last fence of a duty outlives its lease by this factor: long enough for
+/// writes in flight; after that the clock alone orders fences.
+pub(super) const FENCE_LIVES: u32 = 10;
+
 /// What became of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::MemoryStore;
 use crate::store::{
     Channel, Event, Fence, RecordKey, StoreError,
-    leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
+    leases::{Ask, Duty, FENCE_LIVES, LeaseOutcome, Leases, Renewal},
 };
 
 #[async_trait]
@@ -38,7 +38,7 @@ impl Leases for MemoryStore {
         }
         let inherited = state.lease_fences.get(duty, now).is_some();
         let fence = state.next_fence(clock);
-        let outlives = Some(now + ttl * 10);
+        let outlives = Some(now + ttl * FENCE_LIVES);
         state.leases.insert(
             duty.clone(),
             holder.into(),
@@ -68,7 +68,7 @@ impl Leases for MemoryStore {
                 return Renewal::Lost;
             }
             state.leases.touch(duty, now + ttl, now);
-            state.lease_fences.touch(duty, now + ttl * 10, now);
+            state.lease_fences.touch(duty, now + ttl * FENCE_LIVES, now);
             match state.leases_wanted.get(duty, now) {
                 Some(other) if **other != *holder => Renewal::Wanted,
                 _ => Renewal::Kept,

@@ -13,12 +13,8 @@ use super::{
 };
 use crate::store::{
     Channel, Fence, RecordKey, StoreError,
-    leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
+    leases::{Ask, Duty, FENCE_LIVES, LeaseOutcome, Leases, Renewal},
 };
-
-/// The last fence of a duty outlives its lease by this factor: long enough for
-/// writes in flight; after that the clock alone orders fences.
-const FENCE_LIVES: u32 = 10;
 
 #[async_trait]
 impl Leases for RedisStore {
