@@ -4,39 +4,33 @@ use std::{pin::Pin, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream as streams};
+use futures_util::{Stream, stream as streams};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
-    Incoming, about, fail,
+    Incoming, fail,
     modern::{cursor, trace},
     refuse, route, stream,
 };
 use crate::{
     fleet::{Change, News},
     gateway::Gateway,
-    http::{
-        error::{self, RpcFailure},
-        record::Record,
-    },
+    http::{error, record::Record},
     ids::ServerId,
     lists::{Caller, Target},
     mcp::{
         Raw,
-        capabilities::ClientCapabilities,
-        classify,
         envelope::{self, LogLevel},
         error::RpcError,
-        header as mcp_header,
-        json::{self, RawObject},
+        json::RawObject,
         message::{
             self, Answer, Message, MessageError, Notification, Request, RequestId,
             Response as Reply,
         },
         method::{self, ListKind},
-        shape, sse,
+        shape,
         version::{self, Version},
     },
     rates::Limited,
@@ -45,13 +39,21 @@ use crate::{
         legacy::{self, Item},
     },
     servers::Server,
-    session::{Hello, MERGED, Session},
+    session::{MERGED, Session},
     telemetry::{
         metrics::{Era, Outcome},
         traces,
     },
     upstream::ClientSession,
 };
+
+mod handshake;
+mod remembered;
+mod respond;
+
+pub(crate) use handshake::{delete, end_session, hello, initialize, initialize_result, session};
+use remembered::{keeps_subscriptions, set_level, subscribe, unsubscribe};
+use respond::respond;
 
 /// What a request's stream carries: messages, then the response.
 pub(crate) enum Out {
@@ -73,30 +75,6 @@ pub(crate) struct Work {
     limited: Option<Limited>,
 }
 
-/// The end of a session by its client.
-pub(crate) async fn delete(incoming: Incoming) -> Response<Body> {
-    if is_modern(&incoming) {
-        return stream::not_offered();
-    }
-    let session = match session(&incoming, None).await {
-        Ok(session) => session,
-        Err(refusal) => return refusal,
-    };
-    end_session(&incoming, &session).await;
-    stream::empty(StatusCode::NO_CONTENT)
-}
-
-pub(crate) async fn end_session(incoming: &Incoming, session: &Arc<Session>) {
-    let gateway = &incoming.gateway;
-    gateway.sessions.end(session).await;
-    for server in servers(incoming) {
-        let (upstreams, key) = (Arc::clone(&gateway.upstreams), Arc::clone(&session.key));
-        gateway
-            .tasks
-            .spawn_brief(async move { upstreams.retire(&key, &server).await });
-    }
-}
-
 fn servers(incoming: &Incoming) -> Vec<Arc<Server>> {
     match &incoming.target {
         Target::One(server) => vec![Arc::clone(server)],
@@ -109,130 +87,6 @@ pub(crate) fn endpoint(target: &Target) -> &str {
         Target::One(server) => server.id.as_str(),
         Target::All => MERGED,
     }
-}
-
-/// Whether a request without a body says that it is of an era that has no
-/// such requests.
-fn is_modern(incoming: &Incoming) -> bool {
-    let version = incoming.headers.get(mcp_header::PROTOCOL_VERSION);
-    let version = version.and_then(|version| Version::parse(version.to_str().ok()?));
-    let has_session = incoming.headers.contains_key(mcp_header::SESSION_ID);
-    !has_session && version.is_some_and(|version| version.era() == version::Era::Modern)
-}
-
-/// The session a request belongs to, or the response that turns it away.
-/// `request` is the id to be repeated in it.
-pub(crate) async fn session(
-    incoming: &Incoming,
-    request: Option<&RequestId>,
-) -> Result<Arc<Session>, Response<Body>> {
-    let bad = |error: &RpcError| refuse(StatusCode::BAD_REQUEST, request, error);
-    let version = mcp_header::single(&incoming.headers, &mcp_header::PROTOCOL_VERSION)
-        .map_err(|error| bad(&error))?;
-    classify::legacy_version(version, true).map_err(|error| bad(&error))?;
-    let id = mcp_header::single(&incoming.headers, &mcp_header::SESSION_ID)
-        .map_err(|error| bad(&error))?;
-    let Some(id) = id else {
-        let message =
-            "Mcp-Session-Id is missing: initialize first, then send the id you were given";
-        return Err(bad(&RpcError::invalid_request(message)));
-    };
-    let found = incoming
-        .gateway
-        .sessions
-        .find(id, endpoint(&incoming.target), &incoming.principal)
-        .await;
-    found.ok_or_else(|| {
-        let message =
-            "this session is unknown or has ended: initialize anew without Mcp-Session-Id";
-        refuse(
-            StatusCode::NOT_FOUND,
-            request,
-            &RpcError::invalid_request(message),
-        )
-    })
-}
-
-/// `initialize`: answers from the cache and hands out a session id.
-pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Response<Body> {
-    let record = Record::begin(
-        incoming,
-        request,
-        Era::Legacy,
-        &trace(incoming, request.params),
-    );
-    let hello = match hello(incoming, request.params) {
-        Ok(hello) => hello,
-        Err(error) => {
-            record.end(Outcome::Refused);
-            return refuse(StatusCode::BAD_REQUEST, Some(&request.id), &error);
-        }
-    };
-    let result = match initialize_result(incoming, &hello).await {
-        Ok(result) => result,
-        Err(failure) => {
-            record.failed();
-            return fail(&request.id, &failure);
-        }
-    };
-    let Some((id, _)) = incoming.gateway.sessions.open(hello, incoming.principal) else {
-        record.end(Outcome::Internal);
-        let error = RpcError::internal("the session could not be opened");
-        return refuse(StatusCode::INTERNAL_SERVER_ERROR, Some(&request.id), &error);
-    };
-    let mut response = stream::json(
-        StatusCode::OK,
-        message::response_bytes(&request.id, &Answer::Result(result)),
-    );
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(mcp_header::SESSION_ID, id);
-    }
-    record.end(Outcome::Ok);
-    response
-}
-
-/// What the client says of itself.
-pub(crate) fn hello(incoming: &Incoming, params: Option<&Raw>) -> Result<Hello, RpcError> {
-    let params = params
-        .and_then(|params| RawObject::parse(params).ok())
-        .unwrap_or_default();
-    let requested = params
-        .get_str("protocolVersion")
-        .ok_or_else(|| RpcError::invalid_params("protocolVersion is missing or not a string"))?;
-    let capabilities = match params.get("capabilities") {
-        Some(capabilities) => ClientCapabilities::parse(capabilities)
-            .map_err(|_| RpcError::invalid_params("capabilities have to be an object"))?,
-        None => ClientCapabilities::none(),
-    };
-    Ok(Hello {
-        endpoint: endpoint(&incoming.target).to_owned(),
-        version: version::negotiate(&requested),
-        capabilities,
-        client_info: params.get("clientInfo").map(Raw::to_owned),
-    })
-}
-
-/// What the client learns of the endpoint.
-pub(crate) async fn initialize_result(
-    incoming: &Incoming,
-    hello: &Hello,
-) -> Result<Box<Raw>, RpcFailure> {
-    let caller = Caller {
-        principal: incoming.principal,
-        capabilities: hello.capabilities.clone(),
-    };
-    let deadline = Instant::now() + incoming.gateway.config.cache.list_deadline;
-    let about = about::about(incoming, &caller, deadline)
-        .await
-        .map_err(|failed| error::list_failure(&failed, version::Era::Legacy))?;
-    let mut result = RawObject::new();
-    result.set("protocolVersion", json::raw_str(hello.version.as_str()));
-    result.set("capabilities", about.capabilities.for_legacy(hello.version));
-    result.set("serverInfo", about.server_info);
-    if let Some(instructions) = about.instructions {
-        result.set("instructions", instructions);
-    }
-    Ok(result.to_raw())
 }
 
 /// A message in a session.
@@ -545,92 +399,6 @@ fn shaped(answer: Answer, method: &str, version: Version) -> Answer {
     }
 }
 
-async fn set_level(
-    incoming: &Incoming,
-    session: &Session,
-    params: Option<&Raw>,
-) -> Result<Box<Raw>, RpcError> {
-    let params = params
-        .and_then(|params| RawObject::parse(params).ok())
-        .unwrap_or_default();
-    let level = params
-        .get_str("level")
-        .and_then(|level| LogLevel::parse(&level))
-        .ok_or_else(|| RpcError::invalid_params("level has to be one of debug, info, notice, warning, error, critical, alert, emergency"))?;
-    let gateway = &incoming.gateway;
-    gateway.sessions.set_log_level(session, level).await;
-    for server in servers(incoming) {
-        gateway
-            .relay
-            .set_level(
-                &server,
-                &upstream_session(incoming, session),
-                incoming.principal,
-                level,
-            )
-            .await;
-    }
-    Ok(empty_result())
-}
-
-async fn subscribe(
-    incoming: &Incoming,
-    session: &Session,
-    params: Option<&Raw>,
-) -> Result<Box<Raw>, RpcError> {
-    let uri = uri(params)?;
-    let gateway = &incoming.gateway;
-    let caller = caller(incoming, session);
-    let routed = route::route(
-        gateway,
-        &incoming.target,
-        &caller,
-        method::RESOURCES_SUBSCRIBE,
-        params,
-        list_deadline(incoming),
-    );
-    let server = routed.await?.server;
-    let added = gateway.sessions.subscribe(session, &uri).await;
-    added.map_err(|error| RpcError::invalid_params(error.to_string()))?;
-    // Whoever holds the session's standalone stream keeps its resources
-    // watched; this bridges the time until that node has heard of it.
-    gateway.changes.subscribe_briefly(&server, &uri).await;
-    Ok(empty_result())
-}
-
-async fn unsubscribe(
-    incoming: &Incoming,
-    session: &Session,
-    params: Option<&Raw>,
-) -> Result<Box<Raw>, RpcError> {
-    let uri = uri(params)?;
-    incoming.gateway.sessions.unsubscribe(session, &uri).await;
-    Ok(empty_result())
-}
-
-/// Whether the one server of this endpoint keeps the session's subscriptions
-/// itself, in the session it shares with the client.
-async fn keeps_subscriptions(incoming: &Incoming, session: &Session) -> bool {
-    let Target::One(server) = &incoming.target else {
-        return false;
-    };
-    let upstream = upstream_session(incoming, session);
-    let deadline = list_deadline(incoming);
-    incoming
-        .gateway
-        .relay
-        .keeps_session(server, &upstream, deadline)
-        .await
-}
-
-fn uri(params: Option<&Raw>) -> Result<String, RpcError> {
-    let params = params
-        .and_then(|params| RawObject::parse(params).ok())
-        .unwrap_or_default();
-    let uri = params.get_str("uri").map(|uri| uri.into_owned());
-    uri.ok_or_else(|| RpcError::invalid_params("uri is missing or not a string"))
-}
-
 /// A request for the server.
 async fn call(
     incoming: &Incoming,
@@ -754,92 +522,4 @@ pub(crate) async fn note_change(gateway: &Gateway, server: &ServerId, message: &
         _ => return,
     };
     gateway.lists.invalidate(server, &change).await;
-}
-
-/// Answers a request, or all requests of a batch: as JSON when responses are
-/// all there is, as a stream when something precedes them or they take long.
-async fn respond(
-    incoming: &Incoming,
-    session: &Session,
-    works: Vec<Work>,
-    is_batch: bool,
-) -> Response<Body> {
-    let gateway = &incoming.gateway;
-    let keep_alive = gateway.config.node.keep_alive;
-    let log = works.iter().find_map(|work| work.opened.clone());
-    let can_pause = session.version >= Version::V2025_11_25 && !is_batch && log.is_some();
-    let mut outs = streams::select_all(works.into_iter().map(|work| work.outs));
-    let mut responses = Vec::new();
-    let wants_json = !prefers_stream(&incoming.headers);
-    let give_up = Instant::now() + keep_alive;
-    let first = loop {
-        match tokio::time::timeout_at(give_up, outs.next()).await {
-            Ok(Some(Out::Response { message, .. })) => responses.push(message),
-            Ok(Some(Out::Paused { .. })) if !can_pause => {}
-            Ok(Some(other)) => break Some(other),
-            Ok(None) if wants_json => return json_responses(&responses, is_batch),
-            Ok(None) | Err(_) => break None,
-        }
-    };
-    let held = match gateway.stream_place() {
-        Ok(held) => held,
-        Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error),
-    };
-    let priming = match (session.version >= Version::V2025_11_25, log) {
-        (true, Some(log)) => log.open().await.map(|id| sse::event(Some(&id), None, b"")),
-        _ => None,
-    };
-    let so_far = responses
-        .into_iter()
-        .map(|message| Out::Response { id: None, message })
-        .chain(first);
-    let outs = streams::iter(so_far).chain(outs);
-    let frames = streams::unfold(Some(Box::pin(outs)), move |outs| async move {
-        let mut outs = outs?;
-        loop {
-            match outs.next().await? {
-                Out::Message { id, message } | Out::Response { id, message } => {
-                    return Some((sse::event(id.as_deref(), None, &message), Some(outs)));
-                }
-                // The client hangs up as well and comes back for the rest.
-                Out::Paused { retry } if can_pause => {
-                    let ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
-                    return Some((sse::retry(ms), None));
-                }
-                Out::Paused { .. } => {}
-            }
-        }
-    });
-    stream::event_stream(
-        Box::pin(streams::iter(priming).chain(frames)),
-        keep_alive,
-        held,
-    )
-}
-
-/// Whether the client names event streams before JSON.
-fn prefers_stream(headers: &http::HeaderMap) -> bool {
-    let accept = headers
-        .get(http::header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.trim_start().starts_with("text/event-stream"))
-}
-
-/// Nothing came for a request that was cancelled: no response is sent.
-fn json_responses(responses: &[Bytes], is_batch: bool) -> Response<Body> {
-    match (is_batch, responses) {
-        (_, []) => stream::empty(StatusCode::ACCEPTED),
-        (false, [response, ..]) => stream::json(StatusCode::OK, response.clone()),
-        (true, responses) => {
-            let mut body = vec![b'['];
-            for (index, response) in responses.iter().enumerate() {
-                if index > 0 {
-                    body.push(b',');
-                }
-                body.extend_from_slice(response);
-            }
-            body.push(b']');
-            stream::json(StatusCode::OK, body.into())
-        }
-    }
 }
