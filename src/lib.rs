@@ -11,11 +11,15 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod bridge;
 pub mod cache;
 pub mod changes;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod deployments;
+pub mod discovery;
+pub mod engine;
 pub mod fleet;
 pub mod gateway;
 pub mod health;
@@ -31,7 +35,9 @@ pub mod registry;
 pub mod relay;
 pub mod servers;
 pub mod session;
+pub mod stdio;
 pub mod store;
 pub mod telemetry;
+pub mod templates;
 pub mod trials;
 pub mod upstream;

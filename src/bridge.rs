@@ -1,0 +1,1 @@
+//! HTTP in front of a stdio server, inside its container.

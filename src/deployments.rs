@@ -1,0 +1,1 @@
+//! Deployments: what users want to run, and what runs of it.

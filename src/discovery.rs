@@ -1,0 +1,1 @@
+//! Tools of a server or template, from whoever answers in time.

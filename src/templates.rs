@@ -1,0 +1,3 @@
+//! Recipes for servers, and what they come to with a user's settings.
+
+pub mod spec;
