@@ -47,7 +47,7 @@ pub use self::{
     health::Health,
     limits::Limits,
     networks::Network,
-    node::Node,
+    node::{Node, Tls},
     rates::RateLimits,
     redis::Redis,
     secret::Secret,

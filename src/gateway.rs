@@ -29,6 +29,7 @@ use crate::{
         listener,
         mcp::{about, stream::Held},
         router,
+        tls::Identity,
     },
     ids::NodeId,
     lifecycle::Tasks,
@@ -108,6 +109,7 @@ pub struct Gateway {
 pub struct Bound {
     gateway: Arc<Gateway>,
     listener: TcpListener,
+    identity: Option<Arc<Identity>>,
     signals: Signals,
 }
 
@@ -132,7 +134,7 @@ impl Gateway {
         let servers = Arc::new(Servers::counted(configured.clone(), counted));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
-            settings::upstream(&config),
+            settings::upstream(&config)?,
             Arc::clone(&store),
             tasks.clone(),
             Arc::clone(&metrics),
@@ -164,6 +166,7 @@ impl Gateway {
             Arc::clone(&fleet),
         ));
         let address = config.node.listen;
+        let identity = config.node.tls.clone().map(Identity::load).transpose()?;
         let listener = listener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; node.listen or --listen choose another address")
         })?;
@@ -253,10 +256,14 @@ impl Gateway {
             .metrics
             .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
+        if let Some(identity) = &identity {
+            gateway.until_ending("certificate", Arc::clone(identity).follow());
+        }
         let signals = Signals::listen()?;
         Ok(Bound {
             gateway,
             listener,
+            identity,
             signals,
         })
     }
@@ -377,8 +384,10 @@ impl Bound {
         let tasks = gateway.tasks.clone();
         let (done, served) = oneshot::channel::<()>();
         let app = router::router(&gateway);
+        let acceptor = self.identity.as_ref().map(Identity::acceptor).transpose()?;
         let serving = listener::serve(
             self.listener,
+            acceptor,
             app,
             settings::listener(&gateway.config),
             tasks.clone(),

@@ -13,6 +13,7 @@ pub mod balance;
 pub mod breaker;
 pub mod bridge;
 pub mod cache;
+pub mod certificates;
 pub mod changes;
 pub mod cli;
 pub mod cluster;

@@ -1,9 +1,11 @@
 //! From the configuration to the settings of each part.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
 
 use crate::{
-    cache,
+    cache, certificates,
     config::Config,
     health,
     http::{listener::ListenerSettings, mcp::about},
@@ -35,9 +37,11 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
     }
 }
 
-pub(super) fn upstream(config: &Config) -> upstream::Settings {
+pub(super) fn upstream(config: &Config) -> anyhow::Result<upstream::Settings> {
     let upstream = &config.upstream;
-    upstream::Settings {
+    let tls = certificates::client(upstream.ca_file.as_deref()).context("upstream.ca_file")?;
+    Ok(upstream::Settings {
+        tls: Arc::new(tls),
         connect_timeout: upstream.connect_timeout,
         pool_idle: upstream.connection_idle,
         max_idle_per_host: upstream.idle_connections,
@@ -50,7 +54,7 @@ pub(super) fn upstream(config: &Config) -> upstream::Settings {
         max_message_bytes: config.limits.message,
         client_info: about::gateway_info(),
         keep_dedicated: config.redis.is_some(),
-    }
+    })
 }
 
 pub(super) fn relay(config: &Config) -> relay::Settings {

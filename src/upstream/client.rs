@@ -135,7 +135,7 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_keepalive(Some(Duration::from_secs(60)));
         let tls = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config((*settings.tls).clone())
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);

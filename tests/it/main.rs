@@ -28,5 +28,6 @@ mod safety;
 mod store;
 mod subscriptions;
 mod support;
+mod tls;
 mod upstream;
 mod views;

@@ -11,6 +11,7 @@ mod watch;
 use std::{borrow::Borrow, collections::BTreeSet, sync::Arc, time::Duration};
 
 use mcp_fleet::{
+    certificates,
     ids::ServerId,
     lifecycle::Tasks,
     mcp::{Raw, capabilities::ClientCapabilities, json::raw, message::Answer, version::Version},
@@ -34,6 +35,7 @@ pub(crate) struct Side {
 
 pub(crate) fn settings() -> Settings {
     Settings {
+        tls: Arc::new(certificates::client(None).expect("the authorities")),
         connect_timeout: Duration::from_secs(2),
         pool_idle: Duration::from_secs(30),
         max_idle_per_host: 32,

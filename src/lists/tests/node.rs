@@ -17,7 +17,7 @@ use tokio::{net::TcpListener, time::Instant};
 use crate::{
     balance::Policy,
     cache::{self, Cache},
-    config,
+    certificates, config,
     ids::{Principal, ServerId},
     lifecycle::Tasks,
     lists::{Caller, Lists, Settings, Target},
@@ -190,6 +190,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
     let info = json::raw(&json!({ "name": "mcp-fleet", "version": "0" }));
     let upstreams = Upstreams::new(
         upstream::Settings {
+            tls: Arc::new(certificates::client(None).expect("the authorities")),
             connect_timeout: Duration::from_secs(1),
             pool_idle: Duration::from_secs(10),
             max_idle_per_host: 8,
