@@ -23,6 +23,7 @@ use crate::{
         membership::{About, Membership},
     },
     config::Config,
+    discovery::{self, Discovery, Found},
     fleet::Fleet,
     health::Health,
     http::{
@@ -93,6 +94,8 @@ pub struct Gateway {
     pub rates: Arc<Limiter>,
     /// Recipes for servers.
     pub catalogue: Arc<Catalogue>,
+    /// Tools of templates.
+    pub discovery: Arc<Discovery>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -159,6 +162,17 @@ impl Gateway {
             config.templates.directories.clone(),
             config.cache.templates,
             Arc::clone(&files),
+        ));
+        let found: Arc<Cache<Found>> = Cache::new(
+            Arc::clone(&store),
+            settings::small_cache(&config),
+            tasks.clone(),
+        );
+        let discovery = Arc::new(Discovery::new(
+            discovery::Settings::new(config.cache.lists),
+            Arc::clone(&lists),
+            Arc::clone(&servers),
+            Arc::clone(&found),
         ));
         let sealer = Arc::new(sealer);
         let relay = Arc::new(Relay::new(
@@ -257,6 +271,7 @@ impl Gateway {
             registry,
             rates,
             catalogue,
+            discovery,
             membership,
             duties,
             health,
@@ -268,6 +283,7 @@ impl Gateway {
             .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
         gateway.follow("templates", files);
+        gateway.follow("discovery", found);
         let signals = Signals::listen()?;
         Ok(Bound {
             gateway,
