@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    cache::{self, Cache},
+    cache::{self, Cache, Cacheable},
     changes::Changes,
     cluster::{
         self, Incarnation,
@@ -23,6 +23,7 @@ use crate::{
         membership::{About, Membership},
     },
     config::Config,
+    discovery::{self, Discovery, Found},
     fleet::Fleet,
     health::Health,
     http::{
@@ -48,6 +49,7 @@ use crate::{
         redis::{RedisSettings, RedisStore},
     },
     telemetry::metrics::{Gauge, Metrics, Refresh, Sampled},
+    templates::{Catalogue, Files},
     trials::Trials,
     upstream::Upstreams,
 };
@@ -91,6 +93,10 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     /// How fast clients may call.
     pub rates: Arc<Limiter>,
+    /// Recipes for servers.
+    pub catalogue: Arc<Catalogue>,
+    /// Tools of templates.
+    pub discovery: Arc<Discovery>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -148,6 +154,27 @@ impl Gateway {
             sealer.clone(),
             lists::Settings::new(&config.cache, &config.limits, about::gateway_info()),
             Arc::clone(&metrics),
+        ));
+        let files: Arc<Cache<Files>> = Cache::new(
+            Arc::clone(&store),
+            settings::small_cache(&config),
+            tasks.clone(),
+        );
+        let catalogue = Arc::new(Catalogue::new(
+            config.templates.directories.clone(),
+            config.cache.templates,
+            Arc::clone(&files),
+        ));
+        let found: Arc<Cache<Found>> = Cache::new(
+            Arc::clone(&store),
+            settings::small_cache(&config),
+            tasks.clone(),
+        );
+        let discovery = Arc::new(Discovery::new(
+            discovery::Settings::new(config.cache.lists),
+            Arc::clone(&lists),
+            Arc::clone(&servers),
+            Arc::clone(&found),
         ));
         let sealer = Arc::new(sealer);
         let relay = Arc::new(Relay::new(
@@ -246,6 +273,8 @@ impl Gateway {
             changes,
             registry,
             rates,
+            catalogue,
+            discovery,
             membership,
             duties,
             health,
@@ -259,6 +288,8 @@ impl Gateway {
         if let Some(identity) = &identity {
             gateway.until_ending("certificate", Arc::clone(identity).follow());
         }
+        gateway.follow("templates", files);
+        gateway.follow("discovery", found);
         let signals = Signals::listen()?;
         Ok(Bound {
             gateway,
@@ -270,8 +301,7 @@ impl Gateway {
 
     /// Starts the tasks that listen to other nodes.
     fn start(self: &Arc<Self>, cache: Arc<Cache<Listing>>) {
-        let ending = self.tasks.ending().clone();
-        self.tasks.spawn("cache", cache.follow(ending));
+        self.follow("cache", cache);
         let fleet = Arc::clone(&self.fleet);
         self.until_ending("fleet", async move { fleet.follow().await });
         let sessions = Arc::clone(&self.sessions);
@@ -311,6 +341,12 @@ impl Gateway {
         }
         self.until_ending("health", Arc::clone(&self.health).run());
         self.until_ending("changes", Arc::clone(&self.changes).run());
+    }
+
+    /// Keeps a cache in line with those of other nodes.
+    fn follow<V: Cacheable>(&self, name: &'static str, cache: Arc<Cache<V>>) {
+        let ending = self.tasks.ending().clone();
+        self.tasks.spawn(name, cache.follow(ending));
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
