@@ -76,7 +76,12 @@ impl Dockerd {
         command
             .args(["--pdeathsig", "SIGTERM", "unshare", "--net", "sh", "-c"])
             .args(["ip link set lo up && exec dockerd \"$@\"", "dockerd"])
-            .args(["--host", &self.host(), "--data-root", &text(&self.path("data"))])
+            .args([
+                "--host",
+                &self.host(),
+                "--data-root",
+                &text(&self.path("data")),
+            ])
             .args(["--exec-root", &text(&self.path("exec"))])
             .args(["--pidfile", &text(&self.path("pid"))])
             .args(["--config-file", &text(&self.path("none.json"))])
@@ -111,7 +116,10 @@ impl Dockerd {
 
     fn cannot(&self, why: &str) -> ! {
         let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-        let lines: Vec<_> = log.lines().filter(|line| !line.contains("level=info")).collect();
+        let lines: Vec<_> = log
+            .lines()
+            .filter(|line| !line.contains("level=info"))
+            .collect();
         let end = lines[lines.len().saturating_sub(15)..].join("\n");
         panic!(
             "These tests need a Docker engine, and here none can be started: {why}\n{end}\n\
@@ -123,7 +131,10 @@ impl Dockerd {
     pub(crate) fn stop(&self) {
         if let Some(running) = self.running().take() {
             signal("-TERM", running.id);
-            running.waiting.join().expect("a thread that does not panic");
+            running
+                .waiting
+                .join()
+                .expect("a thread that does not panic");
         }
     }
 
@@ -177,14 +188,20 @@ impl Dockerd {
 
     /// What a `docker` command prints.
     pub(crate) fn docker(&self, arguments: &[&str]) -> String {
-        let done = self.command(arguments).output().expect("docker is installed");
+        let done = self
+            .command(arguments)
+            .output()
+            .expect("docker is installed");
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "docker {arguments:?}: {said}");
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
-    fn try_docker(&self, arguments: &[&str]) -> Option<String> {
-        let done = self.command(arguments).output().expect("docker is installed");
+    pub(crate) fn try_docker(&self, arguments: &[&str]) -> Option<String> {
+        let done = self
+            .command(arguments)
+            .output()
+            .expect("docker is installed");
         let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
         done.status.success().then_some(said)
     }
@@ -233,8 +250,12 @@ impl Dockerd {
         let file = self.path("image.tar");
         std::fs::write(&file, archive.into_inner().expect("an archive")).expect("a file");
         let changes = changes.iter().flat_map(|change| ["--change", change]);
-        let file = file.to_str().expect("text").to_owned();
-        let command: Vec<_> = ["import"].into_iter().chain(changes).chain([&*file, name]).collect();
+        let file = file.to_str().expect("text");
+        let command: Vec<_> = ["import"]
+            .into_iter()
+            .chain(changes)
+            .chain([file, name])
+            .collect();
         self.docker(&command);
     }
 }
