@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use mcp_fleet::engine::{Availability, Cause, EngineEvent, State, docker::Docker};
+use mcp_fleet::{
+    config,
+    engine::{Availability, Cause, EngineEvent, State, docker::Docker},
+};
 
 use super::{Fleet, workload};
 use crate::support::dockerd::Dockerd;
@@ -99,8 +102,10 @@ async fn availability_is_asked_for_once_in_a_while() {
             counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         }
     });
-    let mut config = mcp_fleet::config::Docker::default();
-    config.host = format!("unix://{}", socket.display());
+    let config = config::Docker {
+        host: format!("unix://{}", socket.display()),
+        ..config::Docker::default()
+    };
     let docker = Docker::connect(config.settings(Duration::from_secs(60))).expect("good");
     for _ in 0..10 {
         assert!(!docker.check().await.is_available());
@@ -115,8 +120,10 @@ async fn availability_is_asked_for_once_in_a_while() {
 
 #[tokio::test]
 async fn an_engine_that_was_never_there_is_an_error_with_a_cure() {
-    let mut config = mcp_fleet::config::Docker::default();
-    config.host = "unix:///nowhere/docker.sock".into();
+    let config = config::Docker {
+        host: "unix:///nowhere/docker.sock".into(),
+        ..config::Docker::default()
+    };
     let docker = Docker::connect(config.settings(Duration::ZERO)).expect("good settings");
     let error = docker.info().await.expect_err("nobody there");
     assert_eq!(

@@ -18,7 +18,7 @@ fn stdio(arguments: &[&str]) -> ServerSpec {
     }
 }
 
-async fn run_bridged(fleet: &Fleet, of: &str, volume: String) -> String {
+async fn create_bridged(fleet: &Fleet, of: &str, volume: String) -> String {
     let name = fleet.name(of);
     let image = fleet.image().await;
     let spec = stdio(&["self"]);
@@ -42,8 +42,30 @@ async fn run_bridged(fleet: &Fleet, of: &str, volume: String) -> String {
         bridge: Some(&bridge),
     };
     assert_eq!(fleet.docker.create(&new).await, Ok(Created::Created));
+    name
+}
+
+async fn run_bridged(fleet: &Fleet, of: &str, volume: String) -> String {
+    let name = create_bridged(fleet, of, volume).await;
     fleet.docker.start(&name).await.expect("started");
     name
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_start_is_not_left_behind() {
+    let Some(fleet) = Fleet::new() else { return };
+    let empty = format!("empty-{}", fleet.id);
+    let name = create_bridged(&fleet, "empty", empty.clone()).await;
+    let error = fleet.docker.start(&name).await.expect_err("no bridge");
+    assert!(matches!(error.cause, Cause::NotRunnable { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains(&name) && text.contains("/.mcp-fleet/"),
+        "{text}"
+    );
+    assert!(!error.is_transient());
+    assert_eq!(fleet.docker.inspect(&name).await, Ok(None));
+    fleet.engine.docker(&["volume", "rm", &empty]);
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::{
     process::Child,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -119,13 +122,26 @@ async fn a_pull_goes_on_when_one_who_waits_goes_away() {
     let Some(fleet) = Fleet::new() else { return };
     let registry = Registry::start(&fleet).await;
     let image = format!("{}/slow/{}:1", registry.host, fleet.id);
-    let (docker, name) = (Arc::clone(&fleet.docker), image.clone());
-    let first = tokio::spawn(async move { docker.ensure_image(&name, |_| {}).await });
-    eventually("the pull runs", || async { registry.asked("/blobs/") > 0 }).await;
-    let second = fleet.docker.ensure_image(&image, |_| {});
-    let second = std::pin::pin!(second);
+    let ask = |steps: Arc<AtomicUsize>| {
+        let (docker, image) = (Arc::clone(&fleet.docker), image.clone());
+        tokio::spawn(async move {
+            let count = move |_| {
+                steps.fetch_add(1, Ordering::SeqCst);
+            };
+            docker.ensure_image(&image, count).await
+        })
+    };
+    let (first_steps, second_steps) = (Arc::default(), Arc::default());
+    let first = ask(Arc::clone(&first_steps));
+    let second = ask(Arc::clone(&second_steps));
+    for steps in [&first_steps, &second_steps] {
+        eventually("both see it come", || async {
+            steps.load(Ordering::SeqCst) > 0
+        })
+        .await;
+    }
     first.abort();
-    let found = second.await.expect("pulled");
+    let found = second.await.expect("no panic").expect("pulled");
     assert_eq!(
         registry.asked(&format!("GET /v2/slow/{}/blobs", fleet.id)),
         2

@@ -108,23 +108,22 @@ async fn of_two_who_make_the_same_container_one_makes_it() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_leaves_no_container() {
+async fn a_program_that_is_not_there_is_named() {
     let Some(fleet) = Fleet::new() else { return };
     let mut spec = workload(&[]);
     spec.entrypoint = Some(vec!["/nowhere".into()]);
-    fleet.create("missing", &spec).await.expect("made");
-    let name = fleet.name("missing");
-    let error = fleet.docker.start(&name).await.expect_err("no program");
-    // With an init before it the container starts, and ends by itself: see below.
-    assert!(matches!(error.cause, Cause::NotRunnable { .. }), "{error}");
-    assert!(error.to_string().contains("/nowhere"), "{error}");
-    assert!(error.to_string().contains(&name), "{error}");
-    assert!(!error.is_transient());
-    assert_eq!(fleet.docker.inspect(&name).await, Ok(None));
+    let name = fleet.run("missing", &spec).await;
+    let exit = fleet.ended(&name).await;
+    assert_eq!(
+        exit.to_string(),
+        "found no program it could run (exit code 127)"
+    );
+    let lines = fleet.docker.last_lines(&name, 1).await.expect("lines");
+    assert!(lines[0].text.contains("/nowhere"), "{lines:?}");
 }
 
 #[tokio::test]
-async fn a_taken_port_and_a_missing_directory_are_named() {
+async fn a_missing_directory_is_named() {
     let Some(fleet) = Fleet::new() else { return };
     let mut spec = workload(&["wait"]);
     spec.volumes = vec![mcp_fleet::templates::spec::Mount {

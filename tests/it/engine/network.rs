@@ -1,6 +1,10 @@
 //! Who can reach whom.
 
-use std::net::SocketAddr;
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
 
 use mcp_fleet::engine::Reach;
 
@@ -17,43 +21,77 @@ fn is_reached(fleet: &Fleet, address: SocketAddr) -> bool {
     asked.expect("python3 is installed").status.success()
 }
 
-/// Gives the engine's machine an address that is reached through its routes,
-/// and listens there.
-fn outside(fleet: &Fleet) -> (std::process::Child, String) {
-    let script = "import socket, time\n\
-                  s = socket.create_server(('192.0.2.1', 80))\n\
-                  print('listening', flush=True)\n\
-                  while True: s.accept()";
-    let add = ["link", "add", "outside", "type", "dummy"];
-    fleet
-        .engine
-        .on_its_machine("ip")
-        .args(add)
-        .output()
-        .expect("ip");
-    for arguments in [
-        &["addr", "add", "192.0.2.1/24", "dev", "outside"][..],
-        &["link", "set", "outside", "up"],
-    ] {
-        fleet
+/// A machine beside the engine's, that knows no way to containers.
+struct Outside {
+    child: Child,
+    address: String,
+    /// The engine's machine, as it sees it.
+    near: String,
+}
+
+impl Outside {
+    fn start(fleet: &Fleet) -> Self {
+        let script = "import socket, sys\n\
+                      print('there', flush=True)\n\
+                      host = sys.stdin.readline().strip()\n\
+                      s = socket.create_server((host, 80))\n\
+                      print('listening', flush=True)\n\
+                      while True: s.accept()";
+        let mut child = fleet
             .engine
-            .on_its_machine("ip")
-            .args(arguments)
-            .output()
-            .expect("ip");
+            .on_its_machine("unshare")
+            .args(["--net", "python3", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("util-linux and python3 are installed");
+        let mut said = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut hear = || said.next().expect("a line").expect("text");
+        assert_eq!(hear(), "there");
+        let (id, number) = (child.id().to_string(), rand::random::<u8>());
+        let (near, far) = (format!("198.18.{number}.1"), format!("198.18.{number}.2"));
+        let link = format!("outside{number}");
+        let near_ip = || fleet.engine.on_its_machine("ip");
+        let far_ip = || {
+            let mut command = Command::new("nsenter");
+            command.args(["--net", "--target", &id, "ip"]);
+            command
+        };
+        let pair = ["type", "veth", "peer", "name", "inside", "netns", &id];
+        run(near_ip().args(["link", "add", &link]).args(pair));
+        run(near_ip().args(["addr", "add", &format!("{near}/30"), "dev", &link]));
+        run(near_ip().args(["link", "set", &link, "up"]));
+        run(far_ip().args(["addr", "add", &format!("{far}/30"), "dev", "inside"]));
+        run(far_ip().args(["link", "set", "inside", "up"]));
+        let mut input = child.stdin.take().expect("a pipe");
+        writeln!(input, "{far}").expect("it listens");
+        assert_eq!(hear(), "listening");
+        Self {
+            child,
+            address: format!("{far}:80"),
+            near,
+        }
     }
-    let mut child = fleet
-        .engine
-        .on_its_machine("python3")
-        .args(["-c", script])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("python3 is installed");
-    let mut line = String::new();
-    let mut output = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
-    std::io::BufRead::read_line(&mut output, &mut line).expect("a line");
-    assert_eq!(line, "listening\n");
-    (child, "192.0.2.1:80".to_owned())
+
+    /// From now on it could answer containers, if they could ask.
+    fn learn_the_way_back(&self) {
+        let id = self.child.id().to_string();
+        let mut ip = Command::new("nsenter");
+        ip.args(["--net", "--target", &id, "ip"]);
+        run(ip.args(["route", "add", "default", "via", &self.near]));
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn run(command: &mut Command) {
+    let done = command.status().expect("iproute2 is installed");
+    assert!(done.success(), "{command:?}");
 }
 
 #[tokio::test]
@@ -64,16 +102,17 @@ async fn nodes_reach_containers_that_reach_nobody() {
     let address = fleet.inspect(&server).await.address.expect("an address");
     assert!(is_reached(&fleet, address), "{address}");
 
-    let neighbour = address.to_string();
-    let spec = workload(&["connect", &neighbour, "192.0.2.1:80", "198.51.100.1:80"]);
+    let (neighbour, outside) = (address.to_string(), Outside::start(&fleet));
+    outside.learn_the_way_back();
+    let spec = workload(&["connect", &neighbour, &outside.address]);
     let client = fleet.run("client", &spec).await;
     let lines = fleet.output_until(&client, "tried").await;
-    let lines = texts(&lines);
-    assert_eq!(lines.len(), 4, "{lines:?}");
-    assert!(
-        !lines.iter().any(|line| line.contains("connected")),
-        "{lines:?}"
-    );
+    let expected = [
+        &*format!("{neighbour}: no answer"),
+        &*format!("{}: no answer", outside.address),
+        "tried",
+    ];
+    assert_eq!(texts(&lines), expected);
 }
 
 #[tokio::test]
@@ -83,22 +122,16 @@ async fn a_server_that_may_reach_the_outside_still_reaches_no_neighbour() {
     fleet.output_until(&server, "listening").await;
     let address = fleet.inspect(&server).await.address.expect("an address");
     assert!(is_reached(&fleet, address), "{address}");
-    let (mut outside, target) = outside(&fleet);
-    let neighbour = address.to_string();
-    let client = fleet
-        .run("client", &egress(&["connect", &neighbour, &target]))
-        .await;
+    let (neighbour, outside) = (address.to_string(), Outside::start(&fleet));
+    let spec = egress(&["connect", &neighbour, &outside.address]);
+    let client = fleet.run("client", &spec).await;
     let lines = fleet.output_until(&client, "tried").await;
-    outside.kill().expect("it runs");
-    outside.wait().expect("it ended");
-    assert_eq!(
-        texts(&lines),
-        [
-            &*format!("{neighbour}: no answer"),
-            &*format!("{target}: connected"),
-            "tried"
-        ]
-    );
+    let expected = [
+        &*format!("{neighbour}: no answer"),
+        &*format!("{}: connected", outside.address),
+        "tried",
+    ];
+    assert_eq!(texts(&lines), expected);
 }
 
 #[tokio::test]
@@ -119,9 +152,12 @@ async fn published_ports_are_free_ones_and_read_back() {
         addresses.push(address);
     }
     assert_ne!(addresses[0], addresses[1]);
-    // It needs a network that leads out, but no answer finds the way back in.
-    let spec = workload(&["connect", "198.51.100.1:80"]);
-    let client = fleet.run("client", &spec).await;
+    // Its network leads out, but no answer finds the way back in.
+    let outside = Outside::start(&fleet);
+    let client = fleet
+        .run("client", &workload(&["connect", &outside.address]))
+        .await;
     let lines = fleet.output_until(&client, "tried").await;
-    assert!(!texts(&lines)[0].contains("connected"), "{lines:?}");
+    let expected = format!("{}: no answer", outside.address);
+    assert_eq!(texts(&lines), [&*expected, "tried"]);
 }
