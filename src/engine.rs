@@ -81,6 +81,8 @@ pub struct EngineInfo {
     pub has_init: bool,
     /// What it warns of.
     pub warnings: Vec<String>,
+    /// Its clock when it was asked, seconds since 1970.
+    pub clock: u64,
 }
 
 /// Whether an engine can be used.

@@ -146,6 +146,28 @@ impl Docker {
         Ok(containers)
     }
 
+    /// Fleet and name of every container that is some fleet's replica.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn of_all_fleets(&self) -> Result<Vec<(String, String)>, EngineError> {
+        let about = self.about_engine(Operation::List);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&HashMap::from([("label", vec![labels::SERVER])]))
+            .build();
+        let client = self.client(&about)?;
+        let found = self
+            .ask(&about, client.list_containers(Some(options)))
+            .await?;
+        let named = found.into_iter().filter_map(|summary| {
+            let fleet = summary.labels?.remove(labels::FLEET)?;
+            let name = summary.names?.into_iter().next()?;
+            Some((fleet, name.trim_start_matches('/').to_owned()))
+        });
+        Ok(named.collect())
+    }
+
     /// Everything of a fleet, helpers too, in few words.
     pub(super) async fn summaries(
         &self,
