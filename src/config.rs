@@ -37,7 +37,7 @@ use self::{
     source::Gathered,
 };
 
-pub(crate) use self::values::parse_duration;
+pub(crate) use self::values::{parse_duration, parse_size};
 pub use self::{
     auth::{Auth, AuthMode},
     cache::Cache,
