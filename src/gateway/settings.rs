@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 
 use crate::{
+    bridge::signer::Signer,
     cache, certificates,
     config::Config,
     health,
@@ -48,7 +49,7 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
     }
 }
 
-pub(super) fn upstream(config: &Config) -> anyhow::Result<upstream::Settings> {
+pub(super) fn upstream(config: &Config, signer: &Signer) -> anyhow::Result<upstream::Settings> {
     let upstream = &config.upstream;
     let tls = certificates::client(upstream.ca_file.as_deref()).context("upstream.ca_file")?;
     Ok(upstream::Settings {
@@ -65,6 +66,7 @@ pub(super) fn upstream(config: &Config) -> anyhow::Result<upstream::Settings> {
         max_message_bytes: config.limits.message,
         client_info: about::gateway_info(),
         keep_dedicated: config.redis.is_some(),
+        signer: signer.clone(),
     })
 }
 
