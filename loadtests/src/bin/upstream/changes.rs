@@ -93,12 +93,14 @@ fn event(method: &str, params: &str) -> Bytes {
 pub(crate) struct Events(mpsc::Receiver<Bytes>);
 
 impl Events {
-    /// A stream that is one message long.
-    pub(crate) fn only(message: &[u8]) -> Answer {
-        let (sender, events) = mpsc::channel(1);
-        let event = [b"event: message\ndata: ", message, b"\n\n"].concat();
-        // There is room for one.
-        sender.try_send(event.into()).ok();
+    /// A stream that ends with its second message, or its first.
+    pub(crate) fn only(first: Option<Vec<u8>>, last: Vec<u8>) -> Answer {
+        let (sender, events) = mpsc::channel(2);
+        for message in first.into_iter().chain([last]) {
+            let event = [b"event: message\ndata: ", &*message, b"\n\n"].concat();
+            // There is room for two.
+            sender.try_send(event.into()).ok();
+        }
         Self(events).into_answer()
     }
 

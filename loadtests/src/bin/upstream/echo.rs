@@ -1,7 +1,8 @@
 //! The tool `echo`: it says what it was told.
 //!
 //! With `bytes` it says as many bytes from memory instead, and with `stream` its
-//! answer is an event stream: what large answers and streams cost a gateway.
+//! answer is an event stream, with progress before it if there is a token for that
+//! (a lone answer a gateway may as well send as JSON).
 
 use std::sync::LazyLock;
 
@@ -38,9 +39,21 @@ pub(crate) fn answer(call: &Message<'_>, id: &str, first: &str) -> serde_json::R
         None => text(&[said.map_or("\"\"", RawValue::get)]),
     };
     Ok(match arguments.get("stream").map(|raw| raw.get()) {
-        Some("true") => Events::only(&result),
+        Some("true") => Events::only(progress(&params)?, result),
         _ => json(result),
     })
+}
+
+/// A word of progress, where it was asked for.
+fn progress(params: &Members<'_>) -> serde_json::Result<Option<Vec<u8>>> {
+    let meta = params.get("_meta").copied();
+    let meta = meta.map_or(Ok(Members::new()), message::of)?;
+    Ok(meta.get("progressToken").map(|token| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+        )
+        .into_bytes()
+    }))
 }
 
 fn number(arguments: &Members<'_>, name: &str) -> serde_json::Result<Option<usize>> {

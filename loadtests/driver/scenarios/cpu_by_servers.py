@@ -1,0 +1,44 @@
+"""CPU per call must not grow with the number of servers."""
+
+import time
+from contextlib import ExitStack
+
+from .. import mcp
+from ..answers import MESSAGE, says
+from ..comparisons import turns
+from ..fleet import Fleet
+from ..generators import wrk
+from ..loads import CONNECTIONS
+from ..measure import Bench
+from ..scenario import Fact, Findings, Pace, Situation
+from ..tables import SAMPLE_COLUMNS, sample_cells
+from .flat import at_rest, is_flat
+
+
+def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
+    with ExitStack() as opened:
+        loads = {}
+        for number in pace.pick((1, 100), (1, 30, 1000)):
+            servers = {f"s{at:04}": fleet.address("demo") for at in range(number)}
+            stage = opened.enter_context(fleet.nodes(1, servers))
+            subject = stage.subject(f"{number:,}")
+            requests = [
+                mcp.modern(f"/mcp/{server}", "tools/call", "echo", arguments={"message": MESSAGE}) for server in servers
+            ]
+            # What a server costs once is not what a call costs.
+            for request in requests:
+                says(request.send(subject.host), MESSAGE)
+            loads[subject] = lambda seconds, host=subject.host, requests=requests: wrk.run(
+                [host], requests, CONNECTIONS, seconds, bench.scratch
+            )
+        # Until every server has somebody who probes it.
+        time.sleep(pace.pick(3, 20))
+        resting = {subject.name: at_rest(subject, pace.pick(1, 15)) for subject in loads}
+        samples = turns(bench, loads, pace)
+    facts = [Fact(f"CPU at rest, {name} servers", f"{rest:.4f} s per s") for name, rest in resting.items()]
+    facts.append(is_flat("CPU per call, without that at rest", samples, resting))
+    rows = [(name, *sample_cells(of)) for name, of in samples.items()]
+    return Findings(facts, ("servers", *SAMPLE_COLUMNS), rows, samples)
+
+
+SCENARIO = Situation("cpu-by-servers", "calls of 1 KB spread over 1 to 1,000 servers of one node", _play)
