@@ -22,7 +22,7 @@ class Pace:
 
     name: str = "default"
     rounds: int = 3
-    seconds: float = 5
+    seconds: float = 4
     warm_up: float = 1
     # Of the command that says 30 s itself.
     written_seconds: float = 30

@@ -49,8 +49,8 @@ def _counted(fleet: Fleet, pace: Pace, number: int, servers: dict[str, str]) -> 
     """Probes as the upstream sees them, however many nodes there are."""
     with fleet.nodes(number, servers, *_COUNTED):
         # Until the duties are spread, and the probes after the start are over.
-        time.sleep(pace.pick(6, 15))
-        intervals = pace.pick(2, 6)
+        time.sleep(pace.pick(6, 10))
+        intervals = pace.pick(2, 4)
         seen, busiest = _watch(fleet, intervals * _INTERVAL)
     per_interval = seen / len(servers) / intervals
     mean = len(servers) / _INTERVAL / 10

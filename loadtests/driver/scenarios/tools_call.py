@@ -111,7 +111,6 @@ def _usual() -> list[Variant]:
         replace(base, era="legacy to modern"),
         replace(base, is_stream=True),
         replace(base, bytes=KIB_100),
-        replace(base, bytes=KIB_100, is_stream=True),
         replace(base, connections=1),
         replace(base, connections=1000),
         replace(base, is_http2=True),

@@ -1,19 +1,21 @@
 """tools/list from the gateway's cache; a proxy fetches it from the upstream's memory."""
 
+from collections.abc import Callable
 from functools import cache
 
 from .. import answers, loads, mcp
 from ..mcp import Answer, Request
-from ..scenario import PAIR, Comparison, Figure, Variant, always
+from ..scenario import PAIR, Comparison, Figure, Requests, Variant, always
+from ..subjects import Subject
 
 _FIGURE = Figure(cpu_at_most=0.7, throughput_at_least=1.8)
 
 
-def _post(server: str):
+def _post(server: str) -> Callable[[Subject], Requests]:
     return always(lambda subject: mcp.modern(subject.path(server), "tools/list"))
 
 
-def _get(server: str):
+def _get(server: str) -> Callable[[Subject], Requests]:
     return always(lambda subject: Request("GET", f"{subject.path(server)}/tools/list"))
 
 
@@ -21,7 +23,7 @@ def _lists(answer: Answer, upstream: str) -> None:
     answers.has_tools(answer, answers.plain_list(upstream, "demo"))
 
 
-def _is_array(server: str):
+def _is_array(server: str) -> Callable[[Answer, str], None]:
     return lambda answer, upstream: answers.is_array(answer, answers.plain_list(upstream, server))
 
 
@@ -34,6 +36,18 @@ def _first_page(upstream: str) -> bytes:
     answer = mcp.modern("/mcp/many", "tools/list").send(upstream)
     return answer.body.partition(b'"tools":')[2].partition(b',"ttlMs"')[0]
 
+
+_WIDTHS = [
+    Variant(
+        f"modern, {connections:,}",
+        f"50 tools; POST, {connections:,} connection{'s' if connections > 1 else ''}",
+        _post("demo"),
+        _lists,
+        loads.closed(connections),
+        subjects=PAIR,
+    )
+    for connections in (1, 256, 1000)
+]
 
 SCENARIO = Comparison(
     "tools-list",
@@ -48,15 +62,6 @@ SCENARIO = Comparison(
             loads.closed(),
             _FIGURE,
             PAIR,
-        ),
-        Variant(
-            "rest, HTTP/2",
-            "the same, 64 at once over HTTP/2",
-            _get("demo"),
-            _is_array("demo"),
-            loads.closed_http2(),
-            subjects=PAIR,
-            needs="h2load",
         ),
         Variant(
             "modern, 2,000",
@@ -77,14 +82,15 @@ SCENARIO = Comparison(
     ],
     [
         Variant(
-            f"modern, {connections:,}",
-            f"50 tools; POST, {connections:,} connections",
-            _post("demo"),
-            _lists,
-            loads.closed(connections),
+            "rest, HTTP/2",
+            "the same, 64 at once over HTTP/2",
+            _get("demo"),
+            _is_array("demo"),
+            loads.closed_http2(),
             subjects=PAIR,
-        )
-        for connections in (1, 256, 1000)
+            needs="h2load",
+        ),
+        *_WIDTHS,
     ],
     servers=("demo", "many"),
 )
