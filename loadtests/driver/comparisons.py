@@ -1,6 +1,6 @@
 """Runs comparisons: every load on every subject, in turn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -40,7 +40,7 @@ def compare(fleet: Fleet, bench: Bench, scenario: Comparison, pace: Pace) -> lis
         return outcomes
 
 
-def turns(bench: Bench, loads: dict[Subject, Callable[[float], Seen]], pace: Pace) -> dict[str, list[Sample]]:
+def turns(bench: Bench, loads: Mapping[Subject, Callable[[float], Seen]], pace: Pace) -> dict[str, list[Sample]]:
     """Loads of some seconds on several subjects, A B A B ...: what disturbs the machine disturbs all."""
     samples: dict[str, list[Sample]] = {subject.name: [] for subject in loads}
     if pace.warm_up:

@@ -87,7 +87,9 @@ class Stage:
         return Subject(name, host, pids, Kind.GATEWAY, self.redis_port, http2_host=host)
 
 
-def start(processes: Processes, binaries: dict[str, str], scratch: Path, upstream_port: int, peers: list[Subject]) -> Fleet:
+def start(
+    processes: Processes, binaries: dict[str, str], scratch: Path, upstream_port: int, peers: list[Subject]
+) -> Fleet:
     """Starts the upstream, and what stands before it beside the gateway."""
     processes.start("upstream", [binaries["upstream"], f"127.0.0.1:{upstream_port}"])
     host = processes.address_of("upstream")

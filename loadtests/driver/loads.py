@@ -1,9 +1,11 @@
 """The loads that scenarios are made of."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from .generators import Seen, h2load, oha, wrk
 from .mcp import Request
+from .measure import Bench
 from .scenario import Load, Pace
 from .subjects import Subject
 
@@ -17,6 +19,13 @@ def closed(connections: int = CONNECTIONS) -> Load:
         return wrk.run([subject.host], requests, connections, pace.seconds, scratch)
 
     return load
+
+
+def on(
+    hosts: list[str], requests: list[Request], bench: Bench, connections: int = CONNECTIONS
+) -> Callable[[float], Seen]:
+    """The same for nodes of a situation, for as many seconds as it is told."""
+    return lambda seconds: wrk.run(hosts, requests, connections, seconds, bench.scratch)
 
 
 def closed_http2(at_once: int = CONNECTIONS) -> Load:

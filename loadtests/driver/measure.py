@@ -72,7 +72,7 @@ class Bench:
             cpu=after.cpu - before.cpu,
             others=round(max(0.0, after.machine - before.machine - ours) / seen.seconds, 2),
             memory_kib=machine.memory_of_all(subject.pids),
-            redis_commands=None if before.redis is None else redis.between(before.redis, after.redis),
+            redis_commands=redis.between(before.redis, after.redis) if before.redis and after.redis else None,
             upstream=redis.between(before.upstream, after.upstream),
             upstream_connections=machine.connections_to(subject.pids, port),
         )

@@ -1,7 +1,7 @@
 """What a scenario is: a comparison under load, a situation that is played through,
 or a program of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +117,7 @@ class Findings:
 
     facts: list[Fact]
     columns: tuple[str, ...] = ()
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    rows: Sequence[tuple[str, ...]] = ()
     # All there is of the loads, for programs.
     samples: dict[str, list[Sample]] = field(default_factory=dict)
 

@@ -1,15 +1,12 @@
 """Three nodes, nothing sticky: sessions are used at every node, whoever opened them."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 
-from .. import mcp
+from .. import loads, mcp
 from ..answers import MESSAGE, says
 from ..comparisons import turns
 from ..fleet import Fleet
-from ..generators import Seen, wrk
 from ..loads import CONNECTIONS
-from ..mcp import Request
 from ..measure import Bench
 from ..scenario import Fact, Findings, Pace, Situation
 from ..tables import SAMPLE_COLUMNS, cpu, median, sample_cells, times
@@ -20,7 +17,7 @@ _PATH = "/mcp/sessions"
 
 def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
     with ExitStack() as opened:
-        loads = {}
+        asked = {}
         for number in (1, 3):
             stage = opened.enter_context(fleet.nodes(number, {"sessions": fleet.address("sessions")}))
             hosts = stage.nodes.hosts
@@ -34,8 +31,8 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
                 for request in requests:
                     says(request.send(host), MESSAGE)
             subject = stage.subject(f"{number} nodes" if number > 1 else "1 node")
-            loads[subject] = _load(hosts, requests, bench)
-        samples = turns(bench, loads, pace)
+            asked[subject] = loads.on(hosts, requests, bench, CONNECTIONS - CONNECTIONS % number)
+        samples = turns(bench, asked, pace)
     one, three = samples["1 node"], samples["3 nodes"]
     ratio = median(three, cpu) / median(one, cpu)
     failed = sum(sample.seen.failures for sample in three)
@@ -48,11 +45,6 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
         [(name, *sample_cells(of)) for name, of in samples.items()],
         samples,
     )
-
-
-def _load(hosts: list[str], requests: list[Request], bench: Bench) -> Callable[[float], Seen]:
-    connections = CONNECTIONS - CONNECTIONS % len(hosts)
-    return lambda seconds: wrk.run(hosts, requests, connections, seconds, bench.scratch)
 
 
 SCENARIO = Situation(

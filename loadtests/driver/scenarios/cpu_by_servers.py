@@ -3,12 +3,10 @@
 import time
 from contextlib import ExitStack
 
-from .. import mcp
+from .. import loads, mcp
 from ..answers import MESSAGE, says
 from ..comparisons import turns
 from ..fleet import Fleet
-from ..generators import wrk
-from ..loads import CONNECTIONS
 from ..measure import Bench
 from ..scenario import Fact, Findings, Pace, Situation
 from ..tables import SAMPLE_COLUMNS, sample_cells
@@ -22,7 +20,7 @@ _QUICK = (("1", 1, "few"), ("100", 100, "few"))
 
 def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
     with ExitStack() as opened:
-        loads = {}
+        asked = {}
         for name, number, server in pace.pick(_QUICK, _USUAL):
             servers = {f"s{at:04}": fleet.address(server) for at in range(number)}
             stage = opened.enter_context(fleet.nodes(1, servers))
@@ -33,14 +31,12 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
             # What a server costs once is not what a call costs.
             for request in requests:
                 says(request.send(subject.host), MESSAGE)
-            loads[subject] = lambda seconds, host=subject.host, requests=requests: wrk.run(
-                [host], requests, CONNECTIONS, seconds, bench.scratch
-            )
+            asked[subject] = loads.on([subject.host], requests, bench)
         # Until every server has somebody who probes it.
         time.sleep(pace.pick(3, 20))
-        resting = {subject.name: at_rest(subject, pace.pick(1, 15)) for subject in loads}
-        samples = turns(bench, loads, pace)
-    facts = [Fact(f"CPU at rest, {name} servers", f"{rest:.4f} s per s") for name, rest in resting.items()]
+        resting = {subject.name: at_rest(subject, pace.pick(1, 15)) for subject in asked}
+        samples = turns(bench, asked, pace)
+    facts = [Fact(f"CPU at rest, servers: {name}", f"{rest:.4f} s per s") for name, rest in resting.items()]
     large = samples.pop(_LARGE, None)
     facts.append(is_flat("CPU per call, without that at rest", samples, resting))
     if large:
@@ -50,4 +46,6 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
     return Findings(facts, ("servers", *SAMPLE_COLUMNS), rows, samples)
 
 
-SCENARIO = Situation("cpu-by-servers", "calls of 1 KB spread over 1 to 1,000 servers of one node, with five tools each", _play)
+SCENARIO = Situation(
+    "cpu-by-servers", "calls of 1 KB spread over 1 to 1,000 servers of one node, with five tools each", _play
+)

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from .. import mcp
+from .. import loads, mcp
 from ..answers import MESSAGE, says
 from ..comparisons import turns
 from ..fleet import Fleet
@@ -18,7 +18,7 @@ _PATH = "/mcp/sessions"
 
 def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
     with ExitStack() as opened:
-        loads = {}
+        asked = {}
         for number in pace.pick((1, 300), (1, 100, 10_000)):
             stage = opened.enter_context(fleet.nodes(1, {"sessions": fleet.address("sessions")}))
             subject = stage.subject(f"{number:,}")
@@ -29,10 +29,8 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
             says(requests[-1].send(subject.host), MESSAGE)
             # A session's first call opens one at the server.
             wrk.run([subject.host], requests, CONNECTIONS, pace.pick(1, 8), bench.scratch)
-            loads[subject] = lambda seconds, host=subject.host, requests=requests: wrk.run(
-                [host], requests, CONNECTIONS, seconds, bench.scratch
-            )
-        samples = turns(bench, loads, pace)
+            asked[subject] = loads.on([subject.host], requests, bench)
+        samples = turns(bench, asked, pace)
     rows = [(name, *sample_cells(of)) for name, of in samples.items()]
     return Findings([is_flat("CPU per call", samples)], ("sessions", *SAMPLE_COLUMNS), rows, samples)
 

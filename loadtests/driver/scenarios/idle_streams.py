@@ -23,12 +23,13 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
         pid, host = node.pids[0], node.host
         _CALL.send(host)
         files, memory = machine.open_files(pid), machine.memory_of(pid)["resident"]
-        watches = machine.connections_to(node.pids, int(fleet.upstream.host.rpartition(":")[2]))
+        port = int(fleet.upstream.host.rpartition(":")[2])
+        watches = machine.connections_to(node.pids, port)
         began = time.monotonic()
         with sockets.held(host, number, _LISTEN) as crowd:
             took = time.monotonic() - began
             each = (machine.memory_of(pid)["resident"] - memory) / number
-            upstream = machine.connections_to(node.pids, int(fleet.upstream.host.rpartition(":")[2])) - watches
+            upstream = machine.connections_to(node.pids, port) - watches
             seconds = pace.pick(3, 30)
             idle = machine.cpu_of(node.pids).total
             time.sleep(seconds)

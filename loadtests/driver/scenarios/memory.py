@@ -25,7 +25,7 @@ def _play(fleet: Fleet, _: Bench, pace: Pace) -> Findings:
         before = _resident(stage)
         with sockets.held(stage.nodes.hosts[0], number, _CALL):
             rows.append(_row("idle connections (HTTP/1.1, each used once)", number, before, _resident(stage)))
-    for path, what in (("/mcp/sessions", "sessions, each used once, server of 2025-11-25"), ("/mcp/demo", "sessions, each used once, server of 2026-07-28")):
+    for path, era in (("/mcp/sessions", "2025-11-25"), ("/mcp/demo", "2026-07-28")):
         with fleet.nodes(1, servers) as stage:
             host = stage.nodes.hosts[0]
             mcp.open_session(host, path)
@@ -33,7 +33,7 @@ def _play(fleet: Fleet, _: Bench, pace: Pace) -> Findings:
             sessions = mcp.open_sessions(host, path, number)
             for session in sessions:
                 mcp.legacy(path, session, "tools/call", name="echo", arguments={"message": "x"}).send(host)
-            rows.append(_row(what, number, before, _resident(stage)))
+            rows.append(_row(f"sessions, each used once, server of {era}", number, before, _resident(stage)))
     return Findings(facts, ("what", "how many", "before MiB", "with them MiB", "each KiB"), rows)
 
 

@@ -4,10 +4,9 @@ import json
 import time
 from contextlib import ExitStack
 
-from .. import mcp
+from .. import loads, mcp
 from ..comparisons import turns
 from ..fleet import Fleet
-from ..generators import wrk
 from ..loads import CONNECTIONS
 from ..mcp import WrongAnswer
 from ..measure import Bench
@@ -37,11 +36,11 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
         tools, missing = firsts["one stalled"][1:]
         if tools != (_SERVERS - 1) * _TOOLS_EACH or "stalled" not in missing:
             raise WrongAnswer(f"merged list of {tools} tools, of the rest it says {missing}")
-        loads = {
-            subject: lambda seconds, host=subject.host: wrk.run([host], [_REQUEST], CONNECTIONS, seconds, bench.scratch)
+        asked = {
+            subject: loads.on([subject.host], [_REQUEST], bench)
             for subject in subjects.values()
         }
-        samples = turns(bench, loads, pace)
+        samples = turns(bench, asked, pace)
     ratio = median(samples["one stalled"], cpu) / median(samples["all well"], cpu)
     return Findings(
         [
@@ -82,4 +81,6 @@ def _until_fast(host: str, seconds: float) -> float | None:
     return None
 
 
-SCENARIO = Situation("merged-list", f"one list of {_SERVERS} servers, one of them stalled, {CONNECTIONS} connections", _play)
+SCENARIO = Situation(
+    "merged-list", f"one list of {_SERVERS} servers, one of them stalled, {CONNECTIONS} connections", _play
+)

@@ -3,12 +3,10 @@
 import time
 from contextlib import ExitStack
 
-from .. import mcp
+from .. import loads, mcp
 from ..answers import MESSAGE
 from ..comparisons import turns
 from ..fleet import Fleet
-from ..generators import wrk
-from ..loads import CONNECTIONS
 from ..measure import Bench
 from ..scenario import Fact, Findings, Pace, Situation
 from ..tables import SAMPLE_COLUMNS, cpu, median, sample_cells, times
@@ -24,14 +22,12 @@ def _play(fleet: Fleet, bench: Bench, pace: Pace) -> Findings:
     servers = {f"s{number:03}": fleet.address("demo") for number in range(_SERVERS)}
     call = mcp.modern("/mcp/s000", "tools/call", "echo", arguments={"message": MESSAGE})
     with ExitStack() as opened:
-        loads = {}
+        asked = {}
         for name, settings in ((f"{_SERVERS} probes per second", _EVERY_SECOND), ("no probes", _NEVER)):
             stage = opened.enter_context(fleet.nodes(1, servers, *settings))
             subject = stage.subject(name)
-            loads[subject] = lambda seconds, host=subject.host: wrk.run(
-                [host], [call], CONNECTIONS, seconds, bench.scratch
-            )
-        samples = turns(bench, loads, pace)
+            asked[subject] = loads.on([subject.host], [call], bench)
+        samples = turns(bench, asked, pace)
     with_probes, without = samples.values()
     ratio = median(with_probes, cpu) / median(without, cpu)
     made = median(with_probes, lambda sample: sample.upstream.get("probes", 0) / sample.seen.seconds)

@@ -14,12 +14,9 @@ _NODES = 5
 _REQUESTS = 1000
 _REQUEST = mcp.modern("/mcp/slow", "tools/list")
 # Nobody refreshes ahead of time: the burst is what finds the entry too old.
-_EXPIRES = ('[cache]\nlists = { fresh = "1s", stale = "0s", max_stale = "1s" }', 'max_fresh = "1s"', "early_refresh = 0.0")
-_GOES_STALE = (
-    '[cache]\nlists = { fresh = "1s", stale = "10m", max_stale = "1h" }',
-    'max_fresh = "1s"',
-    "early_refresh = 0.0",
-)
+_CACHE = ("[cache]", 'max_fresh = "1s"', "early_refresh = 0.0")
+_EXPIRES = (*_CACHE, 'lists = { fresh = "1s", stale = "0s", max_stale = "1s" }')
+_GOES_STALE = (*_CACHE, 'lists = { fresh = "1s", stale = "10m", max_stale = "1h" }')
 
 
 def _play(fleet: Fleet, _: Bench, pace: Pace) -> Findings:
@@ -28,7 +25,7 @@ def _play(fleet: Fleet, _: Bench, pace: Pace) -> Findings:
     for name, settings in (("expired", _EXPIRES), ("stale", _GOES_STALE)):
         with fleet.nodes(_NODES, {"slow": fleet.address("slow")}, *settings) as stage:
             fetches = []
-            for _ in range(pace.rounds):
+            for _round in range(pace.rounds):
                 burst, asked = _burst(fleet, stage)
                 fetches.append(asked)
                 rows.append((name, f"{len(burst.latencies_ms):,}", brief(burst.latencies_ms), str(asked)))

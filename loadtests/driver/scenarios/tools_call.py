@@ -56,7 +56,8 @@ class Shape:
     def about(self) -> str:
         size = "100 KB" if self.bytes else "1 KB"
         kind = "an event stream with progress" if self.is_stream else "JSON"
-        at_once = f"{self.connections:,} at once over HTTP/2" if self.is_http2 else f"{self.connections:,} connection{'s' if self.connections > 1 else ''}"
+        connections = "1 connection" if self.connections == 1 else f"{self.connections:,} connections"
+        at_once = f"{self.connections:,} at once over HTTP/2" if self.is_http2 else connections
         return f"{_ERAS[self.era].about}; {size} as {kind}; {at_once}"
 
     def variant(self, figure: Figure, subjects: tuple[str, ...] | None) -> Variant:
