@@ -10,6 +10,7 @@ mod catalogue;
 mod coerce;
 mod files;
 mod format;
+pub mod import;
 mod isolation;
 mod property;
 mod resolve;
