@@ -389,7 +389,11 @@ fn import_file(file: &Path, directory: &Path, force: bool) -> Result<(), Failure
     for (template, path) in import.templates.iter().zip(&paths) {
         let parent = path.parent().unwrap_or(directory);
         fs::create_dir_all(parent).map_err(|error| failed(parent, &error))?;
-        fs::write(path, &template.text).map_err(|error| failed(path, &error))?;
+        // Nodes may be looking: they find the whole file or the one before.
+        let whole = parent.join(".template.json");
+        fs::write(&whole, &template.text)
+            .and_then(|()| fs::rename(&whole, path))
+            .map_err(|error| failed(path, &error))?;
         say(&format!("wrote {}", path.display()));
         for note in &template.notes {
             say(&format!("  note: {note}"));
