@@ -57,7 +57,7 @@ pub use self::{
     upstream::Upstream,
 };
 pub(crate) use self::{
-    source::json_document,
+    source::{json_document, without_comments},
     values::{parse_duration, parse_size},
 };
 
