@@ -1,1 +1,4 @@
 //! HTTP in front of a stdio server, inside its container.
+
+pub mod signer;
+pub mod token;

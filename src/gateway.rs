@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    bridge::signer::Signer,
     cache::{self, Cache},
     changes::Changes,
     cluster::{
@@ -98,6 +99,8 @@ pub struct Gateway {
     pub health: Arc<Health>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How it proves itself to bridges; its public key is what they are given.
+    pub signer: Signer,
     /// Its tasks.
     pub tasks: Tasks,
     streams: Arc<Semaphore>,
@@ -126,13 +129,13 @@ impl Gateway {
             .as_deref()
             .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
-        let sealer = secret::sealer(&config, &store, &tasks).await;
+        let (sealer, signer) = secret::keys(&config, &node, &store, &tasks).await;
         let configured = registry::configured(&config)?;
         let counted = Some(Arc::clone(&metrics));
         let servers = Arc::new(Servers::counted(configured.clone(), counted));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
-            settings::upstream(&config),
+            settings::upstream(&config, &signer),
             Arc::clone(&store),
             tasks.clone(),
             Arc::clone(&metrics),
@@ -247,6 +250,7 @@ impl Gateway {
             duties,
             health,
             metrics,
+            signer,
             tasks,
         });
         gateway

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    bridge::signer::Signer,
     cache,
     config::Config,
     health,
@@ -35,7 +36,7 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
     }
 }
 
-pub(super) fn upstream(config: &Config) -> upstream::Settings {
+pub(super) fn upstream(config: &Config, signer: &Signer) -> upstream::Settings {
     let upstream = &config.upstream;
     upstream::Settings {
         connect_timeout: upstream.connect_timeout,
@@ -50,6 +51,7 @@ pub(super) fn upstream(config: &Config) -> upstream::Settings {
         max_message_bytes: config.limits.message,
         client_info: about::gateway_info(),
         keep_dedicated: config.redis.is_some(),
+        signer: signer.clone(),
     }
 }
 
