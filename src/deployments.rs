@@ -1,1 +1,5 @@
 //! Deployments: what users want to run, and what runs of it.
+
+pub mod definition;
+pub mod history;
+pub mod plan;

@@ -132,7 +132,10 @@ fn every_key_ends(server: &RedisServer, prefix: &str) {
     for key in keys.lines().filter(|key| !key.is_empty()) {
         assert!(key.starts_with(&format!("{prefix}:")), "{key}");
         let for_ever = ["secret", "servers", "deployments"];
-        if for_ever.iter().all(|name| key != format!("{prefix}:{name}")) {
+        if for_ever
+            .iter()
+            .all(|name| key != format!("{prefix}:{name}"))
+        {
             let ttl: i64 = server.cli(&["pttl", key]).trim().parse().expect("a number");
             assert!(ttl != -1, "{key} lives for ever");
         }
