@@ -171,6 +171,7 @@ impl Registry {
             name: server.id.to_string(),
             definition: Bytes::copy_from_slice(json.trim().as_bytes()),
             most: self.settings.most,
+            over: None,
         };
         match self.change(&change).await? {
             Changed::Full => Err(RegistryError::Full {
@@ -186,7 +187,10 @@ impl Registry {
     /// As [`register`](Self::register).
     pub async fn unregister(&self, name: &str) -> Result<(), RegistryError> {
         let name = name.to_owned();
-        let change = Change::Remove { name: name.clone() };
+        let change = Change::Remove {
+            name: name.clone(),
+            over: None,
+        };
         if self.change(&change).await? == Changed::Unknown {
             self.check_not_configured(&name)?;
             return Err(RegistryError::Unknown { name });

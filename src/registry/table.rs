@@ -78,7 +78,9 @@ impl Shared {
                     }
                     return Ok(changed);
                 }
-                Changed::Unchanged | Changed::Unknown | Changed::Full => return Ok(changed),
+                Changed::Unchanged | Changed::Unknown | Changed::Full | Changed::Moved => {
+                    return Ok(changed);
+                }
             }
         }
         Err(StoreError::Refused(

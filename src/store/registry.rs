@@ -70,11 +70,15 @@ pub enum Change {
         definition: Bytes,
         /// How many there may be then.
         most: u32,
+        /// Only over the entry of this edition.
+        over: Option<Edition>,
     },
     /// Take one out.
     Remove {
         /// Its name.
         name: String,
+        /// Only the entry of this edition.
+        over: Option<Edition>,
     },
 }
 
@@ -83,7 +87,7 @@ impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Put { name, .. } => write!(f, "Put {name}"),
-            Self::Remove { name } => write!(f, "Remove {name}"),
+            Self::Remove { name, .. } => write!(f, "Remove {name}"),
         }
     }
 }
@@ -103,6 +107,8 @@ pub enum Changed {
     Unknown,
     /// There are as many as there may be.
     Full,
+    /// The entry is not of the edition that was to be changed.
+    Moved,
     /// The store knows an older edition than the caller, who has to
     /// [`restore`](Registry::restore_registry) it first.
     Behind,

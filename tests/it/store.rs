@@ -30,8 +30,8 @@ use permits::{
 };
 use rates::{a_limit_gives_its_burst_and_says_when_to_return, limits_are_apart, tokens_come_back};
 use registry::{
-    a_registry_that_was_lost_is_restored_once, editions_of_the_registry_grow,
-    registered_servers_are_kept_by_name, the_registry_has_a_bound,
+    a_registry_that_was_lost_is_restored_once, an_entry_that_moved_on_is_left_alone,
+    editions_of_the_registry_grow, registered_servers_are_kept_by_name, the_registry_has_a_bound,
 };
 
 macro_rules! contract {
@@ -99,6 +99,7 @@ contract!(
     editions_of_the_registry_grow,
     the_registry_has_a_bound,
     a_registry_that_was_lost_is_restored_once,
+    an_entry_that_moved_on_is_left_alone,
     a_limit_gives_its_burst_and_says_when_to_return,
     limits_are_apart,
     tokens_come_back,

@@ -31,12 +31,22 @@ impl Registry for MemoryStore {
         if table.edition < known {
             return Ok(Changed::Behind);
         }
+        let (name, over) = match change {
+            Change::Put { name, over, .. } | Change::Remove { name, over } => (name, over),
+        };
+        let stored = position(table, name)
+            .ok()
+            .map(|at| table.entries[at].edition);
+        if over.is_some() && stored != *over {
+            return Ok(Changed::Moved);
+        }
         let edition = Edition(micros(clock).max(table.edition.0 + 1));
         let changed = match change {
             Change::Put {
                 name,
                 definition,
                 most,
+                ..
             } => {
                 let entry = Entry {
                     name: name.clone(),
@@ -58,7 +68,7 @@ impl Registry for MemoryStore {
                     }
                 }
             }
-            Change::Remove { name } => match position(table, name) {
+            Change::Remove { name, .. } => match position(table, name) {
                 Ok(at) => {
                     table.entries.remove(at);
                     Changed::Removed

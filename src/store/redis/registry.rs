@@ -58,14 +58,18 @@ impl Registry for RedisStore {
                 name,
                 definition,
                 most,
+                over,
             } => args![
                 "put",
                 name.as_str(),
                 definition.clone(),
                 known,
-                i64::from(*most)
+                i64::from(*most),
+                expected(*over)
             ],
-            Change::Remove { name } => args!["remove", name.as_str(), "", known, 0i64],
+            Change::Remove { name, over } => {
+                args!["remove", name.as_str(), "", known, 0i64, expected(*over)]
+            }
         };
         let keys = vec![self.keys.key(Key::Registry(which))];
         let reply = self
@@ -80,6 +84,7 @@ impl Registry for RedisStore {
             Some("unknown") => Ok(Changed::Unknown),
             Some("full") => Ok(Changed::Full),
             Some("behind") => Ok(Changed::Behind),
+            Some("moved") => Ok(Changed::Moved),
             Some(_) | None => Err(unexpected()),
         }
     }
@@ -99,6 +104,12 @@ impl Registry for RedisStore {
             .await?;
         Ok(unsigned(&reply)? == 1)
     }
+}
+
+/// The edition that an entry has to have; empty: any, also none.
+fn expected(over: Option<Edition>) -> String {
+    over.map(|edition| edition.0.to_string())
+        .unwrap_or_default()
 }
 
 /// `<edition> <definition>`

@@ -13,12 +13,13 @@ fn put(name: &str, definition: &'static str) -> Change {
         name: name.to_owned(),
         definition: Bytes::from_static(definition.as_bytes()),
         most: 3,
+        over: None,
     }
 }
 
 fn remove(name: &str) -> Change {
     let name = name.to_owned();
-    Change::Remove { name }
+    Change::Remove { name, over: None }
 }
 
 /// One of a store's tables, while the other has something else in it.
@@ -138,6 +139,35 @@ async fn the_registry_has_a_bound_in(kept: Kept<'_>) {
     assert_eq!(change(kept, put("c", "2")).await, Changed::Replaced);
     assert_eq!(change(kept, remove("a")).await, Changed::Removed);
     assert_eq!(change(kept, put("d", "1")).await, Changed::Created);
+}
+
+pub(super) async fn an_entry_that_moved_on_is_left_alone(store: Arc<dyn Store>) {
+    of_both(store, async |kept| {
+        an_entry_that_moved_on_is_left_alone_in(kept).await;
+    })
+    .await;
+}
+
+async fn an_entry_that_moved_on_is_left_alone_in(kept: Kept<'_>) {
+    let over = |name: &str, over| Change::Put {
+        name: name.to_owned(),
+        definition: Bytes::from_static(b"2"),
+        most: 3,
+        over: Some(over),
+    };
+    assert_eq!(change(kept, over("a", Edition(1))).await, Changed::Moved);
+    change(kept, put("a", "1")).await;
+    let first = table(kept).await.entries[0].edition;
+    assert_eq!(change(kept, over("a", first)).await, Changed::Replaced);
+    assert_eq!(change(kept, over("a", first)).await, Changed::Moved);
+    let remove = |edition| Change::Remove {
+        name: "a".to_owned(),
+        over: Some(edition),
+    };
+    assert_eq!(change(kept, remove(first)).await, Changed::Moved);
+    let second = table(kept).await.entries[0].edition;
+    assert_eq!(change(kept, remove(second)).await, Changed::Removed);
+    assert_eq!(change(kept, remove(second)).await, Changed::Moved);
 }
 
 pub(super) async fn a_registry_that_was_lost_is_restored_once(store: Arc<dyn Store>) {
