@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     bridge::signer::Signer,
-    cache::{self, Cache},
+    cache::{self, Cache, Cacheable},
     changes::Changes,
     cluster::{
         self, Incarnation,
@@ -48,6 +48,7 @@ use crate::{
         redis::{RedisSettings, RedisStore},
     },
     telemetry::metrics::{Gauge, Metrics, Refresh, Sampled},
+    templates::{Catalogue, Files},
     trials::Trials,
     upstream::Upstreams,
 };
@@ -91,6 +92,8 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     /// How fast clients may call.
     pub rates: Arc<Limiter>,
+    /// Recipes for servers.
+    pub catalogue: Arc<Catalogue>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -149,6 +152,16 @@ impl Gateway {
             sealer.clone(),
             lists::Settings::new(&config.cache, &config.limits, about::gateway_info()),
             Arc::clone(&metrics),
+        ));
+        let files: Arc<Cache<Files>> = Cache::new(
+            Arc::clone(&store),
+            settings::small_cache(&config),
+            tasks.clone(),
+        );
+        let catalogue = Arc::new(Catalogue::new(
+            config.templates.directories.clone(),
+            config.cache.templates,
+            Arc::clone(&files),
         ));
         let sealer = Arc::new(sealer);
         let relay = Arc::new(Relay::new(
@@ -246,6 +259,7 @@ impl Gateway {
             changes,
             registry,
             rates,
+            catalogue,
             membership,
             duties,
             health,
@@ -257,6 +271,7 @@ impl Gateway {
             .metrics
             .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
+        gateway.follow("templates", files);
         let signals = Signals::listen()?;
         Ok(Bound {
             gateway,
@@ -267,8 +282,7 @@ impl Gateway {
 
     /// Starts the tasks that listen to other nodes.
     fn start(self: &Arc<Self>, cache: Arc<Cache<Listing>>) {
-        let ending = self.tasks.ending().clone();
-        self.tasks.spawn("cache", cache.follow(ending));
+        self.follow("cache", cache);
         let fleet = Arc::clone(&self.fleet);
         self.until_ending("fleet", async move { fleet.follow().await });
         let sessions = Arc::clone(&self.sessions);
@@ -308,6 +322,12 @@ impl Gateway {
         }
         self.until_ending("health", Arc::clone(&self.health).run());
         self.until_ending("changes", Arc::clone(&self.changes).run());
+    }
+
+    /// Keeps a cache in line with those of other nodes.
+    fn follow<V: Cacheable>(&self, name: &'static str, cache: Arc<Cache<V>>) {
+        let ending = self.tasks.ending().clone();
+        self.tasks.spawn(name, cache.follow(ending));
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

@@ -13,6 +13,8 @@ use crate::{
 
 /// Header lines of one request.
 const MAX_HEADER_LINES: usize = 200;
+/// Bytes of a cache for what there is little of.
+const SMALL: u64 = 16 << 20;
 
 pub(super) fn cache(config: &Config) -> cache::Settings {
     let cache = &config.cache;
@@ -26,6 +28,15 @@ pub(super) fn cache(config: &Config) -> cache::Settings {
         retry_first: cache.retry_min,
         retry_stale: cache.retry_max,
         ..cache::Settings::default()
+    }
+}
+
+/// For what there is little of: templates.
+pub(super) fn small_cache(config: &Config) -> cache::Settings {
+    let usual = cache(config);
+    cache::Settings {
+        l1_bytes: usual.l1_bytes.min(SMALL),
+        ..usual
     }
 }
 
