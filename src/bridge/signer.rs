@@ -134,7 +134,7 @@ mod tests {
         let first = signature.header();
         assert!(first.is_sensitive());
         let claims = signer.public().verify(&token(&first), "b", wall_clock());
-        assert_eq!(&*claims.expect("ours").node, "n");
+        assert_eq!(claims.expect("ours").node, "n");
         tokio::time::advance(LIFETIME / 2 - Duration::from_secs(1)).await;
         let made = signature.made.load_full();
         assert_eq!(signature.header(), first);
