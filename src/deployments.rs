@@ -2,4 +2,7 @@
 
 pub mod definition;
 pub mod history;
+pub mod naming;
 pub mod plan;
+pub mod record;
+pub mod routes;
