@@ -39,8 +39,37 @@ pub struct Definition {
 pub struct EngineRef {
     /// `docker`
     pub kind: String,
-    /// The engine's own identity.
+    /// Twelve hex digits of a digest of the engine's own identity.
     pub id: String,
+}
+
+impl EngineRef {
+    /// A Docker engine by what it calls itself, which may be anything.
+    #[must_use]
+    pub fn docker(identity: &str) -> Self {
+        Self {
+            kind: "docker".to_owned(),
+            id: hex(&Sha256::digest(identity)[..6]),
+        }
+    }
+}
+
+impl EngineRef {
+    /// Reads what `Display` wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, id) = text.split_once('/')?;
+        Some(Self {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for EngineRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.id)
+    }
 }
 
 /// What is to become of a deployment.

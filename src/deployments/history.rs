@@ -57,6 +57,19 @@ impl Past {
         self.not_before = Some(now + pace.pause(self.failures));
     }
 
+    /// It was started, by us: what is heard of it next is new, also within
+    /// the same second of the engine's clock.
+    pub fn started(&mut self) {
+        self.over = None;
+        self.ready = None;
+        self.told_to_stop = false;
+    }
+
+    /// It ended and may run again by now: it has to answer anew.
+    pub fn interrupted(&mut self) {
+        self.ready = None;
+    }
+
     /// Takes note of what the engine says; whether it was found to have ended.
     pub fn notice(&mut self, life: Life, now: Instant, pace: &Pace) -> bool {
         let Life::Exited(at) = life else {
@@ -87,6 +100,12 @@ impl History {
     #[must_use]
     pub fn of(&self, name: &str) -> Past {
         self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether anything is remembered of a container.
+    #[must_use]
+    pub fn is_known(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// What is remembered of a container, to be changed.

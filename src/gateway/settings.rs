@@ -1,12 +1,13 @@
 //! From the configuration to the settings of each part.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     bridge::signer::Signer,
     cache,
     config::Config,
-    health,
+    deployments::{self, plan::Pace},
+    engine, health,
     http::{listener::ListenerSettings, mcp::about},
     registry, relay, session, upstream,
 };
@@ -45,6 +46,43 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
         most: config.limits.registered_servers,
         check: config.cluster.lease_ttl,
     }
+}
+
+pub(super) fn docker(config: &Config) -> engine::Settings {
+    let docker = &config.engine.docker;
+    engine::Settings {
+        host: docker.host.clone(),
+        registry_mirror: docker.registry_mirror.clone(),
+        reach: engine::Reach::Auto,
+        publish_address: std::net::Ipv4Addr::LOCALHOST.into(),
+        bridge: None,
+        timeout: Duration::from_secs(10),
+        pull_timeout: Duration::from_secs(600),
+        max_in_flight: 8,
+        fresh: Duration::from_secs(60),
+    }
+}
+
+pub(super) fn deployments(config: &Config, listen: SocketAddr) -> deployments::Settings {
+    // Without a shared store and a secret of its own, the next life of this
+    // node is another fleet: nobody could use what it leaves.
+    let is_alone = config.redis.is_none() && config.node.secret.is_none();
+    deployments::Settings {
+        most: config.limits.deployments,
+        check: config.cluster.lease_ttl,
+        timeout: Duration::from_secs(30),
+        pace: Pace {
+            drain: config.node.drain,
+            ..Pace::default()
+        },
+        owner: is_alone.then(|| owner(listen)),
+    }
+}
+
+/// This machine and the address: whoever listens there next is this node's successor.
+fn owner(listen: SocketAddr) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{listen}", machine.trim())
 }
 
 pub(super) fn upstream(config: &Config, signer: &Signer) -> upstream::Settings {
