@@ -18,6 +18,7 @@ mod call;
 mod check;
 mod client;
 mod cluster;
+mod doctor;
 mod output;
 mod top;
 mod views;
@@ -63,6 +64,8 @@ pub enum Command {
     Tools(ToolsArgs),
     /// Call a tool
     Call(CallArgs),
+    /// Check this machine: Redis, engine, port, limits, with a cure for each finding
+    Doctor(DoctorArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.
@@ -96,6 +99,17 @@ pub struct CheckArgs {
     /// Configuration file (.toml, .yaml or .json)
     #[arg(long, value_name = "FILE", env = "MCP_FLEET_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Configuration file (.toml, .yaml or .json)
+    #[arg(long, value_name = "FILE", env = "MCP_FLEET_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// Arguments of all commands that talk to a node.
@@ -199,6 +213,7 @@ pub fn run(command: Command, environment: Vec<(String, String)>) -> ExitCode {
         Command::Top(args) => client::run(top::top(args)),
         Command::Servers(args) => client::run(views::servers(args)),
         Command::Tools(args) => client::run(views::tools(args)),
+        Command::Doctor(args) => client::run(doctor::doctor(args, environment)),
         Command::Call(args) => client::run(call::call(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mcp-fleet", &mut stdout());

@@ -81,6 +81,8 @@ pub struct EngineInfo {
     pub has_init: bool,
     /// What it warns of.
     pub warnings: Vec<String>,
+    /// Its clock when it was asked, seconds since 1970.
+    pub clock: u64,
 }
 
 /// Whether an engine can be used.
@@ -245,6 +247,10 @@ impl fmt::Display for Exit {
             (true, _, _) => f.write_str("was killed for using more memory than it may"),
             (_, Some(error), _) => write!(f, "could not be run: {error}"),
             (_, _, 0) => f.write_str("ended by itself"),
+            // As shells and inits say it.
+            (_, _, code @ (126 | 127)) => {
+                write!(f, "found no program it could run (exit code {code})")
+            }
             (_, _, code @ 129..=192) => write!(f, "was ended by signal {}", code - 128),
             (_, _, code) => write!(f, "ended with exit code {code}"),
         }

@@ -40,6 +40,7 @@ mod check;
 mod circuit;
 mod client;
 mod config;
+pub mod examine;
 mod keys;
 mod leases;
 mod permits;

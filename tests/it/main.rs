@@ -11,6 +11,7 @@ mod cache;
 mod cli;
 mod cluster;
 mod drain;
+mod engine;
 mod faults;
 mod fidelity;
 mod isolation;

@@ -13,8 +13,9 @@ use crate::{
     templates::spec::{self, ServerSpec, StdioMode, Transport},
 };
 
-/// Files that a container's processes may have open.
-const OPEN_FILES: i64 = 65_536;
+/// Files that each of its processes may have open. An engine that has less
+/// itself could start nothing.
+const OPEN_FILES: i64 = 16_384;
 
 /// What the engine is told to make. `publish`: where its port is published.
 pub(super) fn body(

@@ -28,6 +28,9 @@ use crate::engine::{Container, Created, Exit, NewContainer, State, unix_time};
 /// Pause between two looks at something that is going away.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Exit code of what was ended by SIGKILL.
+const KILLED: i64 = 137;
+
 impl Docker {
     /// Makes a container; it is not started. Its name can be given only once,
     /// which decides between two nodes that make the same one.
@@ -98,9 +101,25 @@ impl Docker {
         let about = About::container(Operation::Inspect, name);
         let client = self.client(&about)?;
         match self.ask(&about, client.inspect_container(name, None)).await {
-            Ok(found) => Ok(Some(container(found, self.settings.publish_address))),
+            Ok(found) => {
+                let mut found = container(found, self.settings.publish_address);
+                self.name_the_killer(&mut found).await;
+                Ok(Some(found))
+            }
             Err(error) if error.cause == Cause::NotFound => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// An engine that hears of the end of a process before it hears why does
+    /// not write down that it was for want of memory. It tells when asked what
+    /// happened.
+    async fn name_the_killer(&self, container: &mut Container) {
+        if let State::Exited(exit) = &mut container.state
+            && exit.code == KILLED
+            && !exit.oom_killed
+        {
+            exit.oom_killed = self.had_no_memory(&container.id, exit.finished).await;
         }
     }
 
@@ -125,6 +144,28 @@ impl Docker {
             .await?;
         containers.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(containers)
+    }
+
+    /// Fleet and name of every container that is some fleet's replica.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn of_all_fleets(&self) -> Result<Vec<(String, String)>, EngineError> {
+        let about = self.about_engine(Operation::List);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&HashMap::from([("label", vec![labels::SERVER])]))
+            .build();
+        let client = self.client(&about)?;
+        let found = self
+            .ask(&about, client.list_containers(Some(options)))
+            .await?;
+        let named = found.into_iter().filter_map(|summary| {
+            let fleet = summary.labels?.remove(labels::FLEET)?;
+            let name = summary.names?.into_iter().next()?;
+            Some((fleet, name.trim_start_matches('/').to_owned()))
+        });
+        Ok(named.collect())
     }
 
     /// Everything of a fleet, helpers too, in few words.

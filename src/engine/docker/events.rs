@@ -40,6 +40,34 @@ impl Docker {
     }
 }
 
+impl Docker {
+    /// Whether a container that ended then had met its memory limit, as far
+    /// as the engine remembers (some hundred events).
+    pub(super) async fn had_no_memory(&self, id: &str, finished: u64) -> bool {
+        let about = self.about_engine(Operation::Watch);
+        let Ok(client) = self.client(&about) else {
+            return false;
+        };
+        let filters = HashMap::from([
+            ("container", vec![id.to_owned()]),
+            ("event", vec!["oom".to_owned()]),
+        ]);
+        let options = EventsOptionsBuilder::new()
+            .since(&finished.saturating_sub(60).to_string())
+            // The end is known before its reason: the next second too.
+            .until(&(finished + 1).to_string())
+            .filters(&filters)
+            .build();
+        let told = async {
+            let mut told = client.events(Some(options)).boxed();
+            Ok(told.next().await.is_some_and(|event| event.is_ok()))
+        };
+        // It may wait for a second to pass, so it takes nobody's turn.
+        let limit = self.settings.timeout;
+        self.bounded(limit, &about, told).await.unwrap_or(false)
+    }
+}
+
 struct Listening {
     docker: Arc<Docker>,
     fleet: String,

@@ -3,6 +3,7 @@
 use bollard::models::{SystemInfo, SystemVersion};
 
 use super::{Docker, EngineError, EngineInfo, Operation};
+use crate::engine::unix_time;
 
 impl Docker {
     /// What the engine says of itself.
@@ -47,5 +48,10 @@ fn engine_info(info: SystemInfo, version: SystemVersion) -> EngineInfo {
             .collect(),
         has_init: init.is_some_and(|id| !id.is_empty() && id != "N/A"),
         warnings: info.warnings.unwrap_or_default(),
+        clock: info
+            .system_time
+            .as_deref()
+            .map(unix_time)
+            .unwrap_or_default(),
     }
 }
