@@ -56,7 +56,10 @@ pub use self::{
     templates::Templates,
     upstream::Upstream,
 };
-pub(crate) use self::{source::json_document, values::parse_duration};
+pub(crate) use self::{
+    source::json_document,
+    values::{parse_duration, parse_size},
+};
 
 /// Everything a node is told.
 #[derive(Debug, Clone, PartialEq, Default)]

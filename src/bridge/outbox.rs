@@ -125,6 +125,23 @@ impl Outbox {
         self.news.notify_one();
     }
 
+    /// Ends the stream with `error`, after what waits.
+    pub fn fail(&self, error: Rope) {
+        let mut waiting = self.waiting();
+        if waiting.has_ended {
+            return;
+        }
+        waiting.has_ended = true;
+        waiting.messages.push_back(Message {
+            rope: error,
+            is_last: true,
+            // Small, one per stream, and has to get through.
+            held: None,
+        });
+        drop(waiting);
+        self.news.notify_one();
+    }
+
     /// Ends the stream after what waits, without an answer.
     pub fn end(&self) {
         self.waiting().has_ended = true;

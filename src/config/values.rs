@@ -256,7 +256,8 @@ where
     }
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+/// `512`, `64KiB`, `1MB`.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
