@@ -25,6 +25,7 @@ use crate::{
     },
     config::Config,
     deployments::{self, Deployments, engines::OwnEngine},
+    discovery::{self, Discovery, Found},
     engine::docker::Docker,
     fleet::Fleet,
     health::Health,
@@ -98,6 +99,8 @@ pub struct Gateway {
     pub rates: Arc<Limiter>,
     /// Recipes for servers.
     pub catalogue: Arc<Catalogue>,
+    /// Tools of templates.
+    pub discovery: Arc<Discovery>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -166,6 +169,17 @@ impl Gateway {
             config.templates.directories.clone(),
             config.cache.templates,
             Arc::clone(&files),
+        ));
+        let found: Arc<Cache<Found>> = Cache::new(
+            Arc::clone(&store),
+            settings::small_cache(&config),
+            tasks.clone(),
+        );
+        let discovery = Arc::new(Discovery::new(
+            discovery::Settings::new(config.cache.lists),
+            Arc::clone(&lists),
+            Arc::clone(&servers),
+            Arc::clone(&found),
         ));
         let sealer = Arc::new(sealer);
         let relay = Arc::new(Relay::new(
@@ -285,6 +299,7 @@ impl Gateway {
             deployments,
             rates,
             catalogue,
+            discovery,
             membership,
             duties,
             health,
@@ -297,6 +312,7 @@ impl Gateway {
             .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
         gateway.follow("templates", files);
+        gateway.follow("discovery", found);
         let signals = Signals::listen()?;
         Ok(Bound {
             gateway,

@@ -5,6 +5,7 @@ mod cluster;
 mod date;
 mod replicas;
 mod servers;
+mod templates;
 
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub fn routes() -> Router<Arc<Gateway>> {
             "/api/servers/{server}",
             get(servers::one).delete(servers::unregister),
         )
+        .route("/api/templates", get(templates::all))
+        .route("/api/templates/{template}", get(templates::one))
         .route("/api/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
 }

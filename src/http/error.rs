@@ -7,6 +7,7 @@
 mod limited;
 mod registry;
 mod rest;
+mod templates;
 #[cfg(test)]
 mod tests;
 

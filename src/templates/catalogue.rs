@@ -411,3 +411,6 @@ fn told(findings: &[Finding]) -> String {
     let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
     findings.join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -353,12 +353,18 @@ fn settings(
                 "" => "config_schema".to_owned(),
                 at => format!("config_schema{}", at.replace('/', ".")),
             };
-            let message = format!("is not a JSON Schema that can be used: {}", error.masked());
+            let message = match at.ends_with("/type") {
+                true => TYPES.to_owned(),
+                false => format!("is not a JSON Schema that can be used: {}", error.masked()),
+            };
             let place = place_at(located.as_ref(), &at).unwrap_or_else(|| place.clone());
             root.findings.error(&place, within, message);
         });
     (properties, compiled.ok())
 }
+
+const TYPES: &str =
+    "expected \"string\", \"integer\", \"number\", \"boolean\", \"array\" or \"object\"";
 
 /// Some files say `"required": true` within a property, as old drafts did.
 fn lift_required(schema: &mut Json) {
@@ -444,3 +450,6 @@ fn place_at(located: Option<&Located>, pointer: &str) -> Option<Place> {
     }
     Some(located.place.clone())
 }
+
+#[cfg(test)]
+mod tests;
