@@ -109,7 +109,7 @@ mod tests {
         let lower = good.replacen(SCHEME, &SCHEME.to_lowercase(), 1);
         assert!(door.node_of(&headers(&[&lower]), at(0)).is_ok());
         let bearer = good.replacen(SCHEME, "Bearer", 1);
-        for bad in [&[][..], &[&good, &good], &[&bearer], &["x"], &[SCHEME]] {
+        for bad in [&[][..], &[&*good, &*good], &[&*bearer], &["x"], &[SCHEME]] {
             let refused = door.node_of(&headers(bad), at(0));
             assert_eq!(refused, Err(TokenError::Malformed), "{bad:?}");
         }
