@@ -21,10 +21,11 @@ use tokio::sync::{Notify, broadcast::error::RecvError};
 
 use self::{
     definition::Definition,
+    definition::Wish,
     engines::{ASK_AGAIN, OwnEngine},
     plan::Pace,
     reconciler::Reconciler,
-    record::{Phase, Record},
+    record::{Phase, Record, ReplicaRecord, ReplicaState},
     routes::Routes,
 };
 use crate::{
@@ -149,6 +150,66 @@ pub struct View {
     pub wanted: Option<Wanted>,
     /// What runs; `None`: nobody has begun.
     pub record: Option<Record>,
+}
+
+impl View {
+    /// What it is to be, where that is known and understood.
+    #[must_use]
+    pub fn definition(&self) -> Option<&Definition> {
+        let definition = self.wanted.as_ref()?.definition.as_ref();
+        definition.ok().map(|known| &**known)
+    }
+
+    /// Where it runs, as `kind/id`.
+    #[must_use]
+    pub fn engine(&self) -> Option<String> {
+        let wanted = self.definition().map(|known| known.engine.to_string());
+        wanted.or_else(|| self.record.as_ref().map(|record| record.engine.clone()))
+    }
+
+    /// How many replicas of what is wanted answer.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        let hash = self.definition().map(|known| known.hash().to_string());
+        let replicas = self.record.iter().flat_map(|record| &record.replicas);
+        let is_wanted = |one: &&ReplicaRecord| hash.as_ref().is_none_or(|hash| one.spec == *hash);
+        replicas
+            .filter(is_wanted)
+            .filter(|one| one.state == ReplicaState::Ready)
+            .count()
+    }
+
+    /// How far it is, and why it is no further. What was recorded before the
+    /// last change of what is wanted does not count.
+    #[must_use]
+    pub fn state(&self) -> (Phase, Option<String>) {
+        let told = self.record.as_ref();
+        let told = told.map(|record| (record.phase, record.reason.clone()));
+        if let Some(Err(problem)) = self.wanted.as_ref().map(|wanted| &wanted.definition) {
+            return (Phase::Unknown, Some(problem.clone()));
+        }
+        let (Some(definition), Some((phase, reason))) = (self.definition(), told.clone()) else {
+            return told.unwrap_or_default();
+        };
+        if phase == Phase::EngineAway {
+            return (phase, reason);
+        }
+        let is_current = match definition.wish {
+            Wish::Run => {
+                let spec = self.record.as_ref().map(|record| record.spec.as_str());
+                let is_short = self.ready() < definition.replicas as usize;
+                spec == Some(definition.hash().as_str()) && !(phase == Phase::Ready && is_short)
+            }
+            Wish::Stop { .. } => matches!(phase, Phase::Stopping | Phase::Stopped),
+            Wish::Remove => phase == Phase::Removing,
+        };
+        match (is_current, definition.wish) {
+            (true, _) => (phase, reason),
+            (false, Wish::Run) => (Phase::Pending, None),
+            (false, Wish::Stop { .. }) => (Phase::Stopping, None),
+            (false, Wish::Remove) => (Phase::Removing, None),
+        }
+    }
 }
 
 impl fmt::Debug for Deployments {

@@ -397,7 +397,9 @@ impl Deployments {
         })
     }
 
-    pub(super) fn unknown(&self, name: &str) -> DeployError {
+    /// The refusal of a name that no deployment has.
+    #[must_use]
+    pub fn unknown(&self, name: &str) -> DeployError {
         DeployError::Unknown {
             name: name.chars().take(64).collect(),
             known: self.all().into_iter().map(|view| view.name).collect(),
@@ -421,6 +423,22 @@ impl Deployments {
             .min()
             .and_then(|name| EngineRef::parse(name))
             .ok_or_else(|| DeployError::NoEngine(own.trouble()))
+    }
+
+    /// Why nothing happens to a deployment: nobody has its engine.
+    #[must_use]
+    pub fn is_out_of_reach(&self, view: &View) -> Option<String> {
+        let engine = view.engine().filter(|engine| !engine.is_empty())?;
+        let is_there = EngineRef::parse(&engine).is_some_and(|engine| self.is_anywhere(&engine));
+        (!is_there).then(|| {
+            let own = self.parts.engine.trouble();
+            let own = own.map(|trouble| format!(" (this node's: {trouble})"));
+            format!(
+                "no node has its engine {engine} now{}; what ran there is still called, and looked \
+                 after again when the engine is back",
+                own.unwrap_or_default()
+            )
+        })
     }
 
     /// Whether a node of the fleet has that engine.

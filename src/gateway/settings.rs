@@ -49,18 +49,8 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
 }
 
 pub(super) fn docker(config: &Config) -> engine::Settings {
-    let docker = &config.engine.docker;
-    engine::Settings {
-        host: docker.host.clone(),
-        registry_mirror: docker.registry_mirror.clone(),
-        reach: engine::Reach::Auto,
-        publish_address: std::net::Ipv4Addr::LOCALHOST.into(),
-        bridge: None,
-        timeout: Duration::from_secs(10),
-        pull_timeout: Duration::from_secs(600),
-        max_in_flight: 8,
-        fresh: Duration::from_secs(60),
-    }
+    let engine = &config.engine.docker;
+    engine.settings(config.cache.engines.fresh)
 }
 
 pub(super) fn deployments(config: &Config, listen: SocketAddr) -> deployments::Settings {
