@@ -24,7 +24,9 @@ use crate::{
         membership::{About, Membership},
     },
     config::Config,
+    deployments::{self, Deployments, engines::OwnEngine},
     discovery::{self, Discovery, Found},
+    engine::docker::Docker,
     fleet::Fleet,
     health::Health,
     http::{
@@ -92,6 +94,8 @@ pub struct Gateway {
     pub changes: Arc<Changes>,
     /// Servers registered while the fleet runs.
     pub registry: Arc<Registry>,
+    /// What users want to run, and what runs of it.
+    pub deployments: Arc<Deployments>,
     /// How fast clients may call.
     pub rates: Arc<Limiter>,
     /// Recipes for servers.
@@ -205,7 +209,9 @@ impl Gateway {
         let cluster = cluster::Settings {
             lease_ttl: config.cluster.lease_ttl,
         };
-        let describe = describe(listen, started, started_at, &metrics, &tasks);
+        let docker = Docker::connect(settings::docker(&config))?;
+        let engine = Arc::new(OwnEngine::new(docker));
+        let describe = describe(listen, started, started_at, &metrics, &tasks, &engine);
         let membership = Arc::new(Membership::new(
             Incarnation::of(&node),
             Arc::clone(&store),
@@ -249,6 +255,24 @@ impl Gateway {
         ));
         // Known before the first request, if the store answers.
         registry.refresh_or_say().await;
+        let deployments = Deployments::new(
+            settings::deployments(&config, listen),
+            deployments::Parts {
+                node: node.clone(),
+                engine,
+                store: Arc::clone(&store),
+                fleet: Arc::clone(&fleet),
+                registry: Arc::clone(&registry),
+                catalogue: Arc::clone(&catalogue),
+                upstreams: Arc::clone(&upstreams),
+                membership: Arc::clone(&membership),
+                duties: Arc::clone(&duties),
+                signer: signer.clone(),
+                metrics: Arc::clone(&metrics),
+                tasks: tasks.clone(),
+            },
+        );
+        deployments.begin().await;
         let health = Health::new(
             settings::health(&config),
             node.clone(),
@@ -275,6 +299,7 @@ impl Gateway {
             fleet,
             changes,
             registry,
+            deployments,
             rates,
             catalogue,
             discovery,
@@ -314,6 +339,10 @@ impl Gateway {
         self.until_ending("relay", async move { relay.follow().await });
         let registry = Arc::clone(&self.registry);
         self.until_ending("registry", async move { registry.follow().await });
+        let deployments = Arc::clone(&self.deployments);
+        self.until_ending("deployments", deployments.follow());
+        let deployments = Arc::clone(&self.deployments);
+        self.until_ending("engine", deployments.attend());
         let membership = Arc::clone(&self.membership);
         let (stopping, ending) = (self.tasks.stopping().clone(), self.tasks.ending().clone());
         self.tasks.spawn("membership", async move {
@@ -443,6 +472,7 @@ impl Bound {
         // Nothing is sent: it ends with the task.
         served.await.ok();
         gateway.upstreams.shutdown(Instant::now() + ENDING).await;
+        gateway.deployments.end().await;
         if tokio::time::timeout(ENDING, tasks.finished())
             .await
             .is_err()
@@ -481,8 +511,10 @@ fn describe(
     started_at: SystemTime,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
+    engine: &Arc<OwnEngine>,
 ) -> cluster::membership::Describe {
     let (metrics, tasks) = (Arc::clone(metrics), tasks.clone());
+    let engine = Arc::clone(engine);
     let since = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Box::new(move || {
@@ -497,6 +529,7 @@ fn describe(
             connections: current(Gauge::Connections),
             streams: current(Gauge::Streams),
             duties: current(Gauge::Duties),
+            engines: engine.offered(),
             draining: tasks.stopping().is_cancelled(),
         }
     })

@@ -109,8 +109,7 @@ mod tests {
         let lower = good.replacen(SCHEME, &SCHEME.to_lowercase(), 1);
         assert!(door.node_of(&headers(&[&lower]), at(0)).is_ok());
         let bearer = good.replacen(SCHEME, "Bearer", 1);
-        let two: [&str; 2] = [&good, &good];
-        for bad in [&[][..], &two, &[&*bearer], &["x"], &[SCHEME]] {
+        for bad in [&[][..], &[&*good, &*good], &[&*bearer], &["x"], &[SCHEME]] {
             let refused = door.node_of(&headers(bad), at(0));
             assert_eq!(refused, Err(TokenError::Malformed), "{bad:?}");
         }

@@ -1,6 +1,6 @@
 //! From the configuration to the settings of each part.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
@@ -8,7 +8,8 @@ use crate::{
     bridge::signer::Signer,
     cache, certificates,
     config::Config,
-    health,
+    deployments::{self, plan::Pace},
+    engine, health,
     http::{listener::ListenerSettings, mcp::about},
     registry, relay, session, upstream,
 };
@@ -47,6 +48,33 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
         most: config.limits.registered_servers,
         check: config.cluster.lease_ttl,
     }
+}
+
+pub(super) fn docker(config: &Config) -> engine::Settings {
+    let engine = &config.engine.docker;
+    engine.settings(config.cache.engines.fresh)
+}
+
+pub(super) fn deployments(config: &Config, listen: SocketAddr) -> deployments::Settings {
+    // Without a shared store and a secret of its own, the next life of this
+    // node is another fleet: nobody could use what it leaves.
+    let is_alone = config.redis.is_none() && config.node.secret.is_none();
+    deployments::Settings {
+        most: config.limits.deployments,
+        check: config.cluster.lease_ttl,
+        timeout: Duration::from_secs(30),
+        pace: Pace {
+            drain: config.node.drain,
+            ..Pace::default()
+        },
+        owner: is_alone.then(|| owner(listen)),
+    }
+}
+
+/// This machine and the address: whoever listens there next is this node's successor.
+fn owner(listen: SocketAddr) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{listen}", machine.trim())
 }
 
 pub(super) fn upstream(config: &Config, signer: &Signer) -> anyhow::Result<upstream::Settings> {

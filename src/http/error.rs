@@ -4,6 +4,7 @@
 //! the cure where there is one: no addresses, no sources, nothing of our parts.
 //! The whole chain goes to the log.
 
+mod deployments;
 mod limited;
 mod registry;
 mod rest;
