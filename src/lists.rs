@@ -63,6 +63,9 @@ use crate::{
 /// Bytes of all pages of one list.
 const MAX_LIST_BYTES: usize = 64 << 20;
 
+/// A server that was late and has not been asked for since counts as late no longer.
+const LATE_FOR: Duration = Duration::from_secs(60);
+
 /// How lists are fetched and served.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -142,6 +145,8 @@ pub struct Lists {
     not_kept: moka::sync::Cache<(ServerId, String), ()>,
     /// Servers whose tools could not be listed lately, so that calls do not wait.
     unlisted: moka::sync::Cache<ServerId, ()>,
+    /// Servers that missed the deadline of a merged list.
+    late: moka::sync::Cache<ServerId, ()>,
 }
 
 impl Lists {
@@ -170,6 +175,10 @@ impl Lists {
             unlisted: moka::sync::Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(lookup::NOT_AGAIN_FOR)
+                .build(),
+            late: moka::sync::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(LATE_FOR)
                 .build(),
         }
     }

@@ -13,7 +13,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// An unused connection is closed after this long. Default 90 s.
     pub connection_idle: Duration,
-    /// Unused connections kept per replica. Default 256.
+    /// Unused connections kept per replica. Default 1024.
     pub idle_connections: usize,
     /// Longest wait for a replica to tell its protocol version. Default 5 s.
     pub probe_timeout: Duration,
@@ -35,7 +35,7 @@ impl Default for Upstream {
             ca_file: None,
             connect_timeout: Duration::from_secs(2),
             connection_idle: Duration::from_secs(90),
-            idle_connections: 256,
+            idle_connections: 1024,
             probe_timeout: Duration::from_secs(5),
             version_ttl: Duration::from_secs(600),
             sessions: 4,

@@ -52,16 +52,24 @@ impl Lists {
         Ok(part)
     }
 
-    /// The servers' parts of a merged list, asked for at the same time.
+    /// The servers' parts of a merged list, asked for at the same time. A
+    /// server that was late is not waited for again until it has answered.
     pub(super) async fn parts(&self, kind: ListKind, caller: &Caller, deadline: Instant) -> Parts {
         let servers = self.servers.all();
         let deadline = self.part_deadline(deadline);
-        let asked = servers
-            .iter()
-            .map(|server| self.part(server, kind, caller, deadline));
+        let asked = servers.iter().map(|server| {
+            let is_late = self.late.contains_key(&server.id);
+            let deadline = if is_late { Instant::now() } else { deadline };
+            self.part(server, kind, caller, deadline)
+        });
         let mut parts = Parts::default();
         let answers = join_all(asked).await;
         for (server, answer) in servers.iter().zip(answers) {
+            match &answer {
+                // The fetch goes on without us.
+                Err(error) if error.is_late() => self.late.insert(server.id.clone(), ()),
+                _ => self.late.invalidate(&server.id),
+            }
             match answer {
                 Ok(Some(part)) => parts.present.push(part),
                 Ok(None) => {}
