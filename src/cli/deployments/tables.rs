@@ -74,14 +74,13 @@ impl Deployment {
 
     /// What has to change for another line.
     pub(super) fn progress_in_lines(&self) -> String {
-        let pull = self.pull.as_deref().unwrap_or_default();
-        let layers = pull.split(',').next().unwrap_or_default();
-        format!(
-            "{} {} {layers} {:?}",
-            self.phase,
-            self.ready_of(),
-            self.reason
-        )
+        match &self.pull {
+            Some(pull) => {
+                let layers = pull.split(',').next().unwrap_or_default();
+                format!("{} {layers}", self.phase)
+            }
+            None => self.progress(),
+        }
     }
 
     pub(super) fn is_without_engine(&self) -> bool {
