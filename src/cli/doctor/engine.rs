@@ -139,12 +139,7 @@ mod tests {
         };
         assert_eq!(
             results(&weak),
-            [
-                Verdict::Wrong,
-                Verdict::Wrong,
-                Verdict::Wrong,
-                Verdict::Warning
-            ]
+            [Verdict::Wrong, Verdict::Wrong, Verdict::Warning]
         );
         assert!(!is_old("1.53") && !is_old("2.0") && !is_old("new"));
     }
