@@ -18,13 +18,17 @@ mod call;
 mod check;
 mod client;
 mod cluster;
+mod deployments;
 mod doctor;
 mod output;
 mod top;
 mod views;
 mod welcome;
 
-pub use self::welcome::{Welcome, welcome};
+pub use self::{
+    deployments::{DeployArgs, LogsArgs, OneArgs, ScaleArgs, StopArgs},
+    welcome::{Welcome, welcome},
+};
 
 /// A gateway cluster for the Model Context Protocol.
 #[derive(Debug, Parser)]
@@ -66,6 +70,20 @@ pub enum Command {
     Call(CallArgs),
     /// Check this machine: Redis, engine, port, limits, with a cure for each finding
     Doctor(DoctorArgs),
+    /// Run a server from a template, or change one that runs
+    Deploy(deployments::DeployArgs),
+    /// The deployments of the fleet
+    List(NodeArgs),
+    /// What the containers of a deployment print
+    Logs(deployments::LogsArgs),
+    /// Stop a deployment; its containers stay
+    Stop(deployments::StopArgs),
+    /// Replace the replicas of a deployment, one by one
+    Restart(deployments::OneArgs),
+    /// Remove a deployment with all its containers
+    Rm(deployments::OneArgs),
+    /// Change the number of replicas of a deployment
+    Scale(deployments::ScaleArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.
@@ -215,6 +233,13 @@ pub fn run(command: Command, environment: Vec<(String, String)>) -> ExitCode {
         Command::Tools(args) => client::run(views::tools(args)),
         Command::Doctor(args) => client::run(doctor::doctor(args, environment)),
         Command::Call(args) => client::run(call::call(args)),
+        Command::Deploy(args) => client::run(deployments::deploy(args)),
+        Command::List(args) => client::run(deployments::list(args)),
+        Command::Logs(args) => client::run(deployments::logs(args)),
+        Command::Stop(args) => client::run(deployments::stop(args)),
+        Command::Restart(args) => client::run(deployments::restart(args)),
+        Command::Rm(args) => client::run(deployments::remove(args)),
+        Command::Scale(args) => client::run(deployments::scale(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mcp-fleet", &mut stdout());
             Ok(())

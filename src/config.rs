@@ -20,14 +20,14 @@ mod node;
 mod rates;
 mod redis;
 mod secret;
-mod section;
+pub(crate) mod section;
 mod servers;
 mod source;
 mod telemetry;
 mod templates;
-mod tree;
+pub(crate) mod tree;
 mod upstream;
-mod values;
+pub(crate) mod values;
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +37,6 @@ use self::{
     source::Gathered,
 };
 
-pub(crate) use self::values::parse_duration;
 pub use self::{
     auth::{Auth, AuthMode},
     cache::Cache,
@@ -56,6 +55,10 @@ pub use self::{
     telemetry::{LogFormat, Telemetry},
     templates::Templates,
     upstream::Upstream,
+};
+pub(crate) use self::{
+    source::json_document,
+    values::{parse_duration, parse_size},
 };
 
 /// Everything a node is told.

@@ -37,6 +37,7 @@ mod info;
 mod leftovers;
 mod logs;
 mod network;
+mod owned;
 mod place;
 mod stats;
 

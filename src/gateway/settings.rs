@@ -1,17 +1,21 @@
 //! From the configuration to the settings of each part.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
+    bridge::signer::Signer,
     cache,
     config::Config,
-    health,
+    deployments::{self, plan::Pace},
+    engine, health,
     http::{listener::ListenerSettings, mcp::about},
     registry, relay, session, upstream,
 };
 
 /// Header lines of one request.
 const MAX_HEADER_LINES: usize = 200;
+/// Bytes of a cache for what there is little of.
+const SMALL: u64 = 16 << 20;
 
 pub(super) fn cache(config: &Config) -> cache::Settings {
     let cache = &config.cache;
@@ -28,6 +32,15 @@ pub(super) fn cache(config: &Config) -> cache::Settings {
     }
 }
 
+/// For what there is little of: templates.
+pub(super) fn small_cache(config: &Config) -> cache::Settings {
+    let usual = cache(config);
+    cache::Settings {
+        l1_bytes: usual.l1_bytes.min(SMALL),
+        ..usual
+    }
+}
+
 pub(super) fn registry(config: &Config) -> registry::Settings {
     registry::Settings {
         most: config.limits.registered_servers,
@@ -35,7 +48,34 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
     }
 }
 
-pub(super) fn upstream(config: &Config) -> upstream::Settings {
+pub(super) fn docker(config: &Config) -> engine::Settings {
+    let engine = &config.engine.docker;
+    engine.settings(config.cache.engines.fresh)
+}
+
+pub(super) fn deployments(config: &Config, listen: SocketAddr) -> deployments::Settings {
+    // Without a shared store and a secret of its own, the next life of this
+    // node is another fleet: nobody could use what it leaves.
+    let is_alone = config.redis.is_none() && config.node.secret.is_none();
+    deployments::Settings {
+        most: config.limits.deployments,
+        check: config.cluster.lease_ttl,
+        timeout: Duration::from_secs(30),
+        pace: Pace {
+            drain: config.node.drain,
+            ..Pace::default()
+        },
+        owner: is_alone.then(|| owner(listen)),
+    }
+}
+
+/// This machine and the address: whoever listens there next is this node's successor.
+fn owner(listen: SocketAddr) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{listen}", machine.trim())
+}
+
+pub(super) fn upstream(config: &Config, signer: &Signer) -> upstream::Settings {
     let upstream = &config.upstream;
     upstream::Settings {
         connect_timeout: upstream.connect_timeout,
@@ -50,6 +90,7 @@ pub(super) fn upstream(config: &Config) -> upstream::Settings {
         max_message_bytes: config.limits.message,
         client_info: about::gateway_info(),
         keep_dedicated: config.redis.is_some(),
+        signer: signer.clone(),
     }
 }
 

@@ -11,7 +11,8 @@ mod watch;
 use std::{borrow::Borrow, collections::BTreeSet, sync::Arc, time::Duration};
 
 use mcp_fleet::{
-    ids::ServerId,
+    bridge::signer::Signer,
+    ids::{NodeId, ServerId},
     lifecycle::Tasks,
     mcp::{Raw, capabilities::ClientCapabilities, json::raw, message::Answer, version::Version},
     servers::{Endpoint, Replica, StdioCommand},
@@ -46,6 +47,7 @@ pub(crate) fn settings() -> Settings {
         max_message_bytes: 1024 * 1024,
         client_info: raw(&json!({"name": "test-node", "version": "0"})),
         keep_dedicated: false,
+        signer: Signer::new(NodeId::named("test-node"), &[7; 32]),
     }
 }
 

@@ -16,9 +16,10 @@ use tokio::{net::TcpListener, time::Instant};
 
 use crate::{
     balance::Policy,
+    bridge::signer::Signer,
     cache::{self, Cache},
     config,
-    ids::{Principal, ServerId},
+    ids::{NodeId, Principal, ServerId},
     lifecycle::Tasks,
     lists::{Caller, Lists, Settings, Target},
     mcp::{json, seal::Sealer},
@@ -202,6 +203,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
             max_message_bytes: 1 << 20,
             client_info: info.clone(),
             keep_dedicated: false,
+            signer: Signer::new(NodeId::named("test"), &[7; 32]),
         },
         store.clone(),
         tasks.clone(),
