@@ -171,6 +171,9 @@ fn refusal(about: &About, status: u16, message: String) -> Cause {
     if says(&["non-overlapping", "all predefined address pools"]) {
         return Cause::NoAddresses { why };
     }
+    if says(&["docker-init"]) && says(&["not found", "no such file"]) {
+        return Cause::NoInit { why };
+    }
     let is_starting = matches!(about.0, Operation::Start | Operation::Restart);
     if is_starting
         && says(&[
@@ -217,4 +220,54 @@ pub(super) fn one_line(text: &str) -> String {
 /// A lock whose holder panicked holds a value as good as any.
 pub(super) fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_engines_say_is_understood() {
+        let start = About::container(Operation::Start, "c");
+        let is = |status, message: &str| refusal(&start, status, message.to_owned());
+        let why = |text: &str| text.to_owned();
+        for (said, cause) in [
+            (
+                "driver failed programming external connectivity on endpoint c: Bind for 127.0.0.1:8080 failed: port is already allocated",
+                "the port is taken",
+            ),
+            (
+                "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"/sbin/docker-init\": stat /sbin/docker-init: no such file or directory: unknown",
+                "the engine has no docker-init",
+            ),
+            (
+                "OCI runtime create failed: exec: \"run\": executable file not found in $PATH: unknown",
+                "its program cannot be run",
+            ),
+            ("exec /run: exec format error", "its program cannot be run"),
+            (
+                "could not find an available, non-overlapping IPv4 address pool among the defaults",
+                "the engine has no addresses left",
+            ),
+            (
+                "mkdir /var/lib/docker/overlay2/x: no space left on device",
+                "no space is left",
+            ),
+            ("something\n  else", "the engine said: something else"),
+        ] {
+            let text = is(500, said).to_string();
+            assert!(text.starts_with(cause), "{said}: {text}");
+        }
+        assert_eq!(is(404, "No such container: c"), Cause::NotFound);
+        assert_eq!(is(400, "bad"), Cause::Invalid { why: why("bad") });
+        assert_eq!(
+            is(409, "busy"),
+            Cause::Engine {
+                status: 409,
+                why: why("busy")
+            }
+        );
+        let long = is(500, &"x".repeat(10_000)).to_string();
+        assert!(long.len() < 1000);
+    }
 }

@@ -28,8 +28,6 @@ fn engine_info(info: SystemInfo, version: SystemVersion) -> EngineInfo {
         ("pids", info.pids_limit),
         ("cpus", info.cpu_cfs_quota),
     ];
-    // An engine without an init names it all the same, at version "N/A".
-    let init = info.init_commit.and_then(|commit| commit.id);
     let os = info.os_type.unwrap_or_default();
     EngineInfo {
         id: info.id.unwrap_or_default(),
@@ -46,7 +44,6 @@ fn engine_info(info: SystemInfo, version: SystemVersion) -> EngineInfo {
             .filter(|(_, is_there)| *is_there == Some(false))
             .map(|(name, _)| name)
             .collect(),
-        has_init: init.is_some_and(|id| !id.is_empty() && id != "N/A"),
         warnings: info.warnings.unwrap_or_default(),
         clock: info
             .system_time
