@@ -43,11 +43,11 @@ use crate::{
 };
 
 /// Connections at once; more wait in the operating system's queue.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 4096;
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(10);
 /// Requests of one node at once.
-const CALLS: usize = 1024;
+const CALLS: usize = 512;
 /// Sessions at once.
 const SESSIONS: usize = 10_000;
 /// Lines that wait for a slow reader of the log.

@@ -426,6 +426,9 @@ impl Service {
         session: Option<&Arc<Session>>,
         received: Received,
     ) -> Response<Body> {
+        if session.is_some_and(|session| session.call(&id).is_some()) {
+            return bad_request(Some(&id), "a request with this id is in flight");
+        }
         // Nobody waits for the end of a stream that has none.
         let running = (method != method::LISTEN).then(|| self.running.token());
         let lease = match session {
@@ -452,17 +455,16 @@ impl Service {
             Ok(number) => number,
             Err(why) => return not_sent(&why),
         };
-        let is_new = session.is_none_or(|session| session.begin(&id, &lease.worker, number));
+        if let Some(session) = session {
+            session.begin(&id, &lease.worker, number);
+        }
         let ongoing = Ongoing {
             number,
-            session: session.filter(|_| is_new).cloned().zip(Some(id.clone())),
+            session: session.cloned().zip(Some(id)),
             lease,
             _visit: visit,
             _running: running,
         };
-        if !is_new {
-            return bad_request(Some(&id), "a request with this id is in flight");
-        }
         match outbox.next().await {
             Some(first) if first.is_last => {
                 reply::answer(first.rope, first.held, session.is_none())

@@ -7,6 +7,7 @@
 )]
 
 mod balancing;
+mod bridge;
 mod cache;
 mod cli;
 mod cluster;
