@@ -53,6 +53,7 @@ use crate::{
 pub mod commands;
 pub mod definition;
 pub mod engines;
+pub mod ephemeral;
 pub mod history;
 mod jobs;
 pub mod naming;
@@ -261,6 +262,18 @@ impl Deployments {
     pub fn one(&self, name: &str) -> Option<View> {
         let all = self.all();
         all.into_iter().find(|view| view.name == name)
+    }
+
+    /// The servers that were made from a template.
+    #[must_use]
+    pub fn made_from(&self, template: &str) -> Vec<ServerId> {
+        let is_of_it = |view: &View| {
+            let definition = view.definition();
+            definition.is_some_and(|known| known.spec.template == template)
+        };
+        let made = self.all().into_iter().filter(is_of_it);
+        made.filter_map(|view| ServerId::try_from(view.name.as_str()).ok())
+            .collect()
     }
 
     /// Learns what there is, before the first request if the store answers;

@@ -24,7 +24,7 @@ use crate::{
         membership::{About, Membership},
     },
     config::Config,
-    deployments::{self, Deployments, engines::OwnEngine},
+    deployments::{self, Deployments, engines::OwnEngine, ephemeral::Containers},
     discovery::{self, Discovery, Found},
     engine::docker::Docker,
     fleet::Fleet,
@@ -272,6 +272,17 @@ impl Gateway {
                 tasks: tasks.clone(),
             },
         );
+        let made = Arc::downgrade(&deployments);
+        discovery.knows_servers(Box::new(move |template| {
+            made.upgrade()
+                .map(|deployments| deployments.made_from(template))
+                .unwrap_or_default()
+        }));
+        discovery.starts_by(Arc::new(Containers::new(
+            Arc::clone(&deployments.engine().docker),
+            signer.clone(),
+            tasks.clone(),
+        )));
         deployments.begin().await;
         let health = Health::new(
             settings::health(&config),
