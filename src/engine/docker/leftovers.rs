@@ -4,9 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bollard::{models::NetworkDisconnectRequest, query_parameters::ListVolumesOptionsBuilder};
 
-use super::{
-    Cause, Docker, EngineError, Operation, bridge::helper_labels, call::About, labels, place::Place,
-};
+use super::{Cause, Docker, EngineError, Operation, bridge::helper_labels, call::About, labels};
 
 impl Docker {
     /// Removes helpers, networks and bridge volumes of the fleet that nobody
@@ -49,12 +47,16 @@ impl Docker {
             }
             let about = About::network(Operation::Remove, &name);
             let client = self.client(&about)?;
-            if let Place::Container(own) = self.place().await? {
+            // Only nodes are left in it, which joined it to reach servers.
+            let options = None::<bollard::query_parameters::InspectNetworkOptions>;
+            let found = self.ask(&about, client.inspect_network(&id, options)).await;
+            let left = found.map(|found| found.containers.unwrap_or_default());
+            for node in left.unwrap_or_default().into_keys() {
                 let request = NetworkDisconnectRequest {
-                    container: own.clone(),
-                    force: Some(false),
+                    container: node,
+                    force: Some(true),
                 };
-                // It may not have joined this one.
+                // It may be about to leave by itself.
                 self.ask(&about, client.disconnect_network(&id, request))
                     .await
                     .ok();
