@@ -60,7 +60,7 @@ const REPEAT: Duration = Duration::from_secs(600);
 /// How long a running server may not answer before that is a failure.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The same for one that answers something else than a server does.
-const WRONG_LIMIT: Duration = Duration::from_secs(8);
+const WRONG_LIMIT: Duration = Duration::from_secs(4);
 
 /// Looks after one engine for as long as this node has leave to.
 pub(super) struct Reconciler {
@@ -429,6 +429,8 @@ impl Watch {
                 let Life::Running(since) = found.seen.life else {
                     return;
                 };
+                let begun = Instant::now();
+                memory.silent.entry(name.clone()).or_insert(begun);
                 (name.clone(), probe(&self.node, found, since))
             }
             Action::Stop(name) => {
@@ -541,6 +543,7 @@ impl Watch {
         if let Outcome::Printed(log) = outcome {
             if let Some(trouble) = memory.troubles.get_mut(&container) {
                 trouble.log = log;
+                trouble.is_failure = memory.silent.contains_key(&container);
             }
             return;
         }
@@ -573,9 +576,8 @@ impl Watch {
                 };
                 let trouble = memory.troubles.entry(container.clone()).or_default();
                 trouble.reason = secrets.hide(&silence.reason);
-                let was_failure = trouble.is_failure;
-                trouble.is_failure = now.duration_since(since) >= limit;
-                if trouble.is_failure && !was_failure {
+                // Told as a failure together with what it printed.
+                if now.duration_since(since) >= limit && !trouble.is_failure {
                     self.running
                         .spawn(self.jobs.last_lines(&deployment, &container, secrets));
                 }

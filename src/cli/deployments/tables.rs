@@ -65,7 +65,7 @@ impl Deployment {
             (phase, _) => phase.to_owned(),
         };
         match &self.reason {
-            Some(reason) if self.phase != "ready" => {
+            Some(reason) if !matches!(self.phase.as_str(), "ready" | "removing" | "stopping") => {
                 format!("{}: {what}: {}", self.name, short(reason, 200))
             }
             Some(_) | None => format!("{}: {what}", self.name),
