@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,23 @@ def wrk(host: str, requests: list[Request], connections: int, seconds: float, sc
     output = _run(["wrk", *options, "-s", str(_SCRIPT), f"http://{host}/", "--", str(plan)])
     line = next(line for line in output.splitlines() if line.startswith("JSON "))
     return Seen(command=" ".join(["wrk", *options, "-s", "driver/wrk.lua"]), **json.loads(line[5:]))
+
+
+def repeat(host: str, request: Request, times: int) -> None:
+    """The same request over one connection, one after the other."""
+    name, port = host.split(":")
+    with socket.create_connection((name, int(port)), 60) as connection:
+        reader = connection.makefile("rb")
+        for number in range(times):
+            id = str(10 ** (_ID_LENGTH - 1) + number)
+            connection.sendall(id.join(request.wire(host, _ID_LENGTH)).encode() if request.body else request.wire(host, 0)[0].encode())
+            status, length = reader.readline().split()[1], 0
+            while (line := reader.readline().strip()) != b"":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line[15:])
+            reader.read(length)
+            if status != b"200":
+                raise RuntimeError(f"status {status.decode()} to {request.method} {request.path}")
 
 
 def wrk_as_written(host: str, path: str, seconds: float) -> Seen:

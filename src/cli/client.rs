@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::mcp::Raw;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -10,7 +11,6 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde_json::value::RawValue;
 
 use super::Failure;
 
@@ -62,13 +62,13 @@ impl Node {
     }
 
     /// Asks for a document.
-    pub(super) async fn get(&self, path: &str) -> Result<Box<RawValue>, Failure> {
+    pub(super) async fn get(&self, path: &str) -> Result<Box<Raw>, Failure> {
         let limit = Duration::from_secs(60);
         self.exchange(Method::GET, path, Bytes::new(), limit).await
     }
 
     /// Sends a document and waits for the answer; a call may take its time.
-    pub(super) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
+    pub(super) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Box<Raw>, Failure> {
         let limit = Duration::from_secs(3600);
         self.exchange(Method::POST, path, body.into(), limit).await
     }
@@ -79,7 +79,7 @@ impl Node {
         path: &str,
         body: Bytes,
         limit: Duration,
-    ) -> Result<Box<RawValue>, Failure> {
+    ) -> Result<Box<Raw>, Failure> {
         let uri: Uri = format!("{}{path}", self.base)
             .parse()
             .map_err(|_| Failure::Usage(format!("{}{path} is not an address", self.base)))?;

@@ -227,7 +227,7 @@ pub struct OutgoingMeta<'a> {
 /// The parameters of a request to a modern upstream.
 #[must_use]
 pub fn with_modern_meta(params: Option<&Raw>, outgoing: &OutgoingMeta<'_>) -> Box<Raw> {
-    let params = params.unwrap_or(Raw::NULL);
+    let params = params.unwrap_or(Raw::null());
     let mut object = RawObject::parse(params).unwrap_or_default();
     let mut meta = object.get_object("_meta").unwrap_or_default();
     meta.set(PROTOCOL_VERSION, json::raw_str(outgoing.version.as_str()));
@@ -250,7 +250,7 @@ pub fn with_legacy_meta(
     progress_token: Option<&RequestId>,
     trace: &TraceContext,
 ) -> Option<Box<Raw>> {
-    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut object = RawObject::parse(params.unwrap_or(Raw::null())).unwrap_or_default();
     let mut meta = object.get_object("_meta").unwrap_or_default();
     meta.retain(|name, _| !is_modern_only(name));
     set_token_and_trace(&mut meta, progress_token, trace);
@@ -310,7 +310,7 @@ pub fn with_progress_token(notification_params: &Raw, token: &Raw) -> Box<Raw> {
 /// The parameters of a notification (or a result) on the listen stream `id`.
 #[must_use]
 pub fn with_subscription_id(params: Option<&Raw>, id: &RequestId) -> Box<Raw> {
-    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut object = RawObject::parse(params.unwrap_or(Raw::null())).unwrap_or_default();
     let mut meta = object.get_object("_meta").unwrap_or_default();
     meta.set(SUBSCRIPTION_ID, id.as_raw().to_owned());
     let meta = meta.to_raw();
