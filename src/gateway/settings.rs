@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Header lines of one request.
-const MAX_HEADER_LINES: usize = 200;
+const MAX_HEADER_LINES: usize = 100;
 
 pub(super) fn cache(config: &Config) -> cache::Settings {
     let cache = &config.cache;

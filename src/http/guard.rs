@@ -7,7 +7,7 @@
 //! site, which is what is checked here, for every request of every protocol
 //! era. This is not authentication: whoever is no browser sends what they like.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     body::Body,
@@ -93,11 +93,13 @@ impl Guard {
             && !is_probe(uri)
             && !self.node.accepts_host(&host)
         {
+            let host = host.into_owned();
             return Err(Refused::Host { host });
         }
         if let Some(origin) = single(headers, &ORIGIN, "origin")?
             && !self.node.accepts_origin(&origin)
         {
+            let origin = origin.into_owned();
             return Err(Refused::Origin { origin });
         }
         Ok(())
@@ -189,24 +191,24 @@ fn allowed_request_headers(headers: &HeaderMap) -> String {
 }
 
 /// HTTP/2 carries the host in the request target, HTTP/1.1 in a header.
-fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<Option<String>, Refused> {
+fn host_of<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Result<Option<Cow<'r, str>>, Refused> {
     match single(headers, &HOST, "host")? {
         Some(host) => Ok(Some(host)),
-        None => Ok(uri.authority().map(ToString::to_string)),
+        None => Ok(uri.authority().map(|authority| authority.as_str().into())),
     }
 }
 
-fn single(
-    headers: &HeaderMap,
+fn single<'h>(
+    headers: &'h HeaderMap,
     name: &HeaderName,
     header: &'static str,
-) -> Result<Option<String>, Refused> {
+) -> Result<Option<Cow<'h, str>>, Refused> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
         return Err(Refused::Repeated { header });
     }
-    Ok(first.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned()))
+    Ok(first.map(|value| String::from_utf8_lossy(value.as_bytes().trim_ascii())))
 }
 
 #[cfg(test)]

@@ -215,13 +215,11 @@ pub(crate) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|offer| {
-            let range = offer
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_ascii_lowercase();
-            range == "*/*" || range == media_type || range.strip_suffix("/*") == Some(family)
+            let range = offer.split(';').next().unwrap_or_default().trim();
+            let is_family = |range: &str| range.eq_ignore_ascii_case(family);
+            range == "*/*"
+                || range.eq_ignore_ascii_case(media_type)
+                || range.strip_suffix("/*").is_some_and(is_family)
         })
 }
 
