@@ -21,6 +21,7 @@ pub mod method;
 pub mod mrtr;
 pub mod name;
 pub mod param_header;
+pub mod params;
 mod raw;
 pub mod seal;
 pub mod shape;

@@ -48,13 +48,8 @@ impl Record {
         };
         let span = traces::request_span("POST", route, trace);
         if !span.is_disabled() {
-            let params = request
-                .params
-                .and_then(|params| RawObject::parse(params).ok());
-            let name = params
-                .as_ref()
-                .zip(method::name_param(&request.method))
-                .and_then(|(params, name)| params.get_str(name));
+            let name = method::name_param(&request.method);
+            let name = name.and_then(|name| request.known.get_str(name));
             traces::describe(&span, server.as_ref(), &request.method, name.as_deref());
         }
         let metrics = &incoming.gateway.metrics;

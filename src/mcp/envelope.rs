@@ -10,6 +10,7 @@ use super::{
     error::RpcError,
     json::{self, RawObject, Unreadable},
     message::RequestId,
+    params::Params,
     version::Version,
 };
 
@@ -106,23 +107,15 @@ impl Envelope {
     ///
     /// # Errors
     /// `-32602` when a required key is missing or a key has a wrong value.
-    pub fn from_params(params: Option<&Raw>) -> Result<Option<Self>, RpcError> {
-        let Some(meta) = params.and_then(meta) else {
-            return Ok(None);
-        };
+    pub fn from_params<'a>(params: impl Into<Params<'a>>) -> Result<Option<Self>, RpcError> {
         let names = [
             PROTOCOL_VERSION,
             CLIENT_CAPABILITIES,
             CLIENT_INFO,
             LOG_LEVEL,
         ];
-        let [version, capabilities, client_info, log_level] = match json::members(meta, names) {
-            Ok(found) => found,
-            Err(Unreadable::NotAnObject) => return Ok(None),
-            Err(error @ Unreadable::Repeated(_)) => {
-                return Err(RpcError::invalid_request(error.to_string()));
-            }
-        };
+        let [version, capabilities, client_info, log_level] =
+            params.into().meta().all(names).map_err(repeated)?;
         let Some(version) = version else {
             return Ok(None);
         };
@@ -155,28 +148,22 @@ impl Envelope {
     }
 }
 
-/// `params._meta`, whatever it is.
-fn meta(params: &Raw) -> Option<&Raw> {
-    json::member(params, "_meta")
+fn repeated(name: &str) -> RpcError {
+    RpcError::invalid_request(Unreadable::Repeated(name.to_owned()).to_string())
 }
 
 /// The version that the envelope names, without looking at the rest of it.
 ///
 /// # Errors
 /// `-32602` when it is no string, `-32600` when `_meta` or the key is repeated.
-pub fn protocol_version(params: Option<&Raw>) -> Result<Option<Cow<'_, str>>, RpcError> {
-    let Some(params) = params else {
-        return Ok(None);
-    };
-    let repeated = |error: Unreadable| match error {
-        Unreadable::NotAnObject => Ok([None]),
-        Unreadable::Repeated(_) => Err(RpcError::invalid_request(error.to_string())),
-    };
-    let [meta] = json::members(params, ["_meta"]).or_else(repeated)?;
-    let Some(meta) = meta else {
-        return Ok(None);
-    };
-    let [version] = json::members(meta, [PROTOCOL_VERSION]).or_else(repeated)?;
+pub fn protocol_version<'a>(
+    params: impl Into<Params<'a>>,
+) -> Result<Option<Cow<'a, str>>, RpcError> {
+    let params = params.into();
+    if params.repeated() == Some("_meta") {
+        return Err(repeated("_meta"));
+    }
+    let [version] = params.meta().all([PROTOCOL_VERSION]).map_err(repeated)?;
     let Some(version) = version else {
         return Ok(None);
     };
@@ -190,17 +177,16 @@ pub fn protocol_version(params: Option<&Raw>) -> Result<Option<Cow<'_, str>>, Rp
 
 /// The client's token for progress notifications: a string or an integer.
 #[must_use]
-pub fn progress_token(params: Option<&Raw>) -> Option<Box<Raw>> {
-    let token = json::member(meta(params?)?, "progressToken")?;
+pub fn progress_token<'a>(params: impl Into<Params<'a>>) -> Option<Box<Raw>> {
+    let [token] = params.into().meta().all(["progressToken"]).ok()?;
+    let token = token?;
     RequestId::parse(token).ok().map(|_| token.to_owned())
 }
 
 /// The trace context in `params._meta`.
 #[must_use]
-pub fn trace_context(params: Option<&Raw>) -> TraceContext {
-    let found = params
-        .and_then(meta)
-        .and_then(|meta| json::members(meta, ["traceparent", "tracestate"]).ok());
+pub fn trace_context<'a>(params: impl Into<Params<'a>>) -> TraceContext {
+    let found = params.into().meta().all(["traceparent", "tracestate"]);
     let [parent, state] = found
         .unwrap_or_default()
         .map(|value| value.and_then(json::as_str));

@@ -74,6 +74,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Whether the next value is an object.
+    pub(crate) fn is_at_object(&mut self) -> bool {
+        self.next_token() == Some(b'{')
+    }
+
     fn deeper(&mut self) -> Result<(), Malformed> {
         if self.depth == self.max_depth {
             return Err(Malformed::TooDeep);
@@ -225,16 +230,11 @@ impl<'a> Cursor<'a> {
         loop {
             let rest = &bytes[self.at..];
             let found = end_of_run(rest).ok_or(Malformed::NotJson)?;
-            // One look at all of them costs less than stopping at the first.
-            if rest[..found]
-                .iter()
-                .fold(false, |bad, byte| bad | (*byte < b' '))
-            {
-                return Err(Malformed::NotJson);
-            }
             self.at += found + 1;
-            if rest[found] == b'"' {
-                return Ok(());
+            match rest[found] {
+                b'"' => return Ok(()),
+                b'\\' => {}
+                _control => return Err(Malformed::NotJson),
             }
             let escape = bytes.get(self.at).ok_or(Malformed::NotJson)?;
             self.at += 1;
@@ -286,15 +286,45 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Where a run of plain characters ends: at a quote or a backslash.
+/// Bytes that are looked at by the word before a search for many begins.
+const NEAR: usize = 64;
+
+/// Where a run of plain characters ends: at a quote, a backslash or a control
+/// character, which no string may have.
 fn end_of_run(bytes: &[u8]) -> Option<usize> {
-    // Names are short, and calling the search costs more than a few looks.
-    let near = bytes.len().min(16);
-    let is_end = |byte: &u8| matches!(byte, b'"' | b'\\');
-    if let Some(found) = bytes[..near].iter().position(is_end) {
-        return Some(found);
+    let mut at = 0;
+    // Most strings are short, and calling the search costs more than a few words.
+    while at < NEAR
+        && let Some(word) = bytes[at..].first_chunk()
+    {
+        let ends = ends_in(u64::from_le_bytes(*word));
+        if ends != 0 {
+            return Some(at + ends.trailing_zeros() as usize / 8);
+        }
+        at += size_of::<u64>();
     }
-    memchr::memchr2(b'"', b'\\', &bytes[near..]).map(|found| near + found)
+    let rest = &bytes[at..];
+    let is_end = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..b' ');
+    if rest.len() < NEAR {
+        return rest.iter().position(is_end).map(|found| at + found);
+    }
+    let found = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+    // One look at all of them costs less than stopping at the first.
+    let is_control = |bad, byte: &u8| bad | (*byte < b' ');
+    if rest[..found].iter().fold(false, is_control) {
+        return rest.iter().position(is_end).map(|found| at + found);
+    }
+    (found < rest.len()).then_some(at + found)
+}
+
+/// The high bit of each byte of `word` that ends a run; those above the lowest
+/// may be wrong (carries).
+fn ends_in(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES << 7;
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, b' ') | is(b'"') | is(b'\\')) & HIGHS
 }
 
 /// Which of the values around the present one are objects, the innermost last.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::mcp::{
     Raw,
     json::{self, Cursor, Malformed},
+    params::Params,
 };
 
 use super::{
@@ -105,6 +106,7 @@ fn parse_text(text: &str, max_depth: u32) -> Result<Message<'_>, MessageError> {
 struct Members<'a> {
     values: [Option<&'a Raw>; 6],
     repeated: Option<Name>,
+    params: Params<'a>,
 }
 
 #[derive(Clone, Copy)]
@@ -139,7 +141,14 @@ impl<'a> Members<'a> {
         let mut cursor = Cursor::within(text, max_depth);
         cursor.object(|cursor, name| {
             let name = Name::parse(&json::name_of(name)?);
-            let value = cursor.value()?;
+            let value = match name {
+                Some(Name::Params) if cursor.is_at_object() => {
+                    let (value, params) = cursor.span(Params::walk)?;
+                    members.params = params;
+                    value
+                }
+                _ => cursor.value()?,
+            };
             if let Some(name) = name
                 && members.values[name as usize].replace(value).is_some()
             {
@@ -207,7 +216,12 @@ impl<'a> Members<'a> {
             return Err(refuse("params must be an object".into()));
         }
         match (id, self.values[Name::Id as usize]) {
-            (Some(id), _) => Ok(Message::Request(Request { id, method, params })),
+            (Some(id), _) => Ok(Message::Request(Request {
+                id,
+                method,
+                params,
+                known: self.params,
+            })),
             (None, Some(_null)) => Err(refuse(BadRequestId::WrongType.to_string().into())),
             (None, None) => Ok(Message::Notification(Notification {
                 method,

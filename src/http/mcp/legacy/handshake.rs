@@ -102,7 +102,7 @@ pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Re
         incoming,
         request,
         Era::Legacy,
-        &trace(incoming, request.params),
+        &trace(incoming, request),
     );
     let hello = match hello(incoming, request.params) {
         Ok(hello) => hello,
