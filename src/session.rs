@@ -225,12 +225,7 @@ impl Sessions {
     }
 
     /// A session whose id was opened before.
-    fn find_opened(
-        &self,
-        id: &str,
-        endpoint: &str,
-        principal: &Principal,
-    ) -> Option<Arc<Session>> {
+    fn find_opened(&self, id: &str, endpoint: &str, principal: &Principal) -> Option<Arc<Session>> {
         let session = self.opened.get(id)?;
         let now = token::unix_seconds();
         let is_valid = session.is_for(endpoint, principal)

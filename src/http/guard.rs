@@ -7,14 +7,9 @@
 //! site, which is what is checked here, for every request of every protocol
 //! era. This is not authentication: whoever is no browser sends what they like.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{
@@ -112,21 +107,30 @@ fn is_probe(uri: &Uri) -> bool {
     matches!(uri.path(), readiness::HEALTHZ | readiness::READYZ)
 }
 
-/// The middleware: refuses, answers preflights, marks answers as readable by
-/// the page that asked.
-pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    if let Err(refused) = guard.check(request.uri(), request.headers()) {
-        tracing::debug!(%refused, "request refused");
-        return refusal(&refused);
+impl Guard {
+    /// Lets a request in. Answers the page's origin, if it is of a page.
+    ///
+    /// # Errors
+    /// The response, when the request is refused or is a preflight.
+    pub(super) fn enter(&self, request: &Request) -> Result<Option<HeaderValue>, Response> {
+        if let Err(refused) = self.check(request.uri(), request.headers()) {
+            tracing::debug!(%refused, "request refused");
+            return Err(refusal(&refused));
+        }
+        let origin = request.headers().get(ORIGIN).cloned();
+        if let Some(origin) = &origin
+            && is_preflight(request)
+        {
+            let mut answer = preflight(request.headers());
+            make_readable(&mut answer, origin.clone());
+            return Err(answer);
+        }
+        Ok(origin)
     }
-    let Some(origin) = request.headers().get(ORIGIN).cloned() else {
-        return next.run(request).await;
-    };
-    let mut response = if is_preflight(&request) {
-        preflight(request.headers())
-    } else {
-        next.run(request).await
-    };
+}
+
+/// Marks a response as readable by the page that asked.
+pub(super) fn make_readable(response: &mut Response, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
@@ -134,7 +138,6 @@ pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next
         HeaderValue::from_static(EXPOSED_RESPONSE_HEADERS),
     );
     headers.append(VARY, HeaderValue::from_static("origin"));
-    response
 }
 
 /// 403 with a JSON-RPC error that has no id: the body was not read.

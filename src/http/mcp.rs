@@ -129,7 +129,12 @@ fn incoming(gateway: Arc<Gateway>, target: Target, client: Client, headers: Head
     }
 }
 
-async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Response<Body> {
+/// A message to a server, or to all of them.
+pub(crate) async fn post(
+    gateway: Arc<Gateway>,
+    target: Target,
+    request: Request,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let client = caller::client(&gateway, &parts);
     if let Err((status, error)) = check_media_types(&parts.headers) {

@@ -213,6 +213,17 @@ pub struct OutgoingMeta<'a> {
 /// The parameters of a request to a modern upstream.
 #[must_use]
 pub fn with_modern_meta(params: Option<&Raw>, outgoing: &OutgoingMeta<'_>) -> Box<Raw> {
+    let mut out = Vec::new();
+    write_modern_params(&mut out, params, outgoing);
+    json::raw_from_bytes(out)
+}
+
+/// Appends the parameters of a request to a modern upstream.
+pub(crate) fn write_modern_params(
+    out: &mut Vec<u8>,
+    params: Option<&Raw>,
+    outgoing: &OutgoingMeta<'_>,
+) {
     let params = params.unwrap_or(Raw::null());
     let mut object = RawObject::parse(params).unwrap_or_default();
     let mut meta = object.get_object("_meta").unwrap_or_default();
@@ -226,7 +237,7 @@ pub fn with_modern_meta(params: Option<&Raw>, outgoing: &OutgoingMeta<'_>) -> Bo
     set_token_and_trace(&mut meta, outgoing.progress_token, outgoing.trace);
     let meta = meta.to_raw();
     object.set("_meta", meta);
-    object.to_raw()
+    object.write(out);
 }
 
 /// The parameters of a request to a legacy upstream.

@@ -17,6 +17,7 @@ use super::{
 
 pub use id::{BadRequestId, MAX_ID_LEN, RequestId};
 pub use parse::{ParseLimits, parse_body, parse_message};
+pub(crate) use write::write_request_with;
 pub use write::{error_bytes, response_bytes, write_notification, write_request, write_response};
 
 /// A message that wants an answer.

@@ -170,7 +170,10 @@ mod tests {
         );
         let params = Params::from(Some(&*raw));
         assert_eq!(params.get_str("name").as_deref(), Some("echo"));
-        assert_eq!(params.get("arguments").map(Raw::get), Some(r#"{"uri":"u"}"#));
+        assert_eq!(
+            params.get("arguments").map(Raw::get),
+            Some(r#"{"uri":"u"}"#)
+        );
         assert_eq!(params.get("uri").map(Raw::get), None);
         let [token] = params.meta().all(["progressToken"]).expect("not repeated");
         assert_eq!(token.map(Raw::get), Some("7"));
@@ -179,7 +182,8 @@ mod tests {
 
     #[test]
     fn repeats_are_noticed_however_they_are_written() {
-        let raw = value(r#"{"name":"a","n\u0061me":"b","_meta":{"traceparent":1,"traceparent":2}}"#);
+        let raw =
+            value(r#"{"name":"a","n\u0061me":"b","_meta":{"traceparent":1,"traceparent":2}}"#);
         let params = Params::from(Some(&*raw));
         assert_eq!(params.repeated(), Some("name"));
         assert_eq!(params.meta().all(["traceparent"]), Err("traceparent"));

@@ -24,7 +24,7 @@ use crate::{
         Raw,
         envelope::{self, LogLevel, TraceContext},
         error::RpcError,
-        json::RawObject,
+        json::{self, RawObject},
         message::{
             self, Answer, Message, MessageError, Notification, Request, RequestId,
             Response as Reply,
@@ -324,9 +324,7 @@ async fn answer_here(
         {
             return None;
         }
-        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request)
-            .await
-            .map_err(refused),
+        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request).await.map_err(refused),
         method::RESOURCES_UNSUBSCRIBE => unsubscribe(incoming, session, request.params)
             .await
             .map_err(refused),
@@ -375,15 +373,8 @@ async fn list(
         let answer = error::list_failure(&failed, version::Era::Legacy).answer;
         shaped(answer, kind.method(), session.version)
     })?;
-    let result = String::from_utf8(page.result(session.version).concat())
-        .ok()
-        .map(Raw::from_string);
-    match result {
-        Some(Ok(result)) => Ok(result),
-        Some(Err(_)) | None => Err(Answer::error(&RpcError::internal(
-            "the list could not be written",
-        ))),
-    }
+    let result = page.result(session.version).concat();
+    Ok(json::raw_from_bytes(result))
 }
 
 /// An error in the shape of this client's version.

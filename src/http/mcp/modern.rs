@@ -16,6 +16,7 @@ use super::{
 use crate::{
     cache::CacheStatus,
     http::{
+        body::Pieces,
         error::{self, RpcFailure},
         record::Record,
         rest::CACHE_HEADER,
@@ -103,8 +104,7 @@ fn check(
             envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing"))
         })
         .map_err(bad)?;
-    let name =
-        method::name_param(&request.method).and_then(|param| request.known.get_str(param));
+    let name = method::name_param(&request.method).and_then(|param| request.known.get_str(param));
     mcp_header::check_standard_headers(
         &incoming.headers,
         version,
@@ -176,8 +176,7 @@ impl Modern<'_> {
     async fn list(&self, kind: ListKind, record: Record) -> Result<Response<Body>, RpcFailure> {
         let incoming = self.incoming;
         incoming.gateway.watch(&incoming.target);
-        let cursor =
-            cursor(self.request).map_err(|error| refusal(StatusCode::OK, &error))?;
+        let cursor = cursor(self.request).map_err(|error| refusal(StatusCode::OK, &error))?;
         let lists = &incoming.gateway.lists;
         let caller = self.caller();
         let page = lists
@@ -196,7 +195,7 @@ impl Modern<'_> {
                 return Err(error::list_failure(&failed, version::Era::Modern));
             }
         };
-        let body = page.modern_response(&self.request.id);
+        let body = Pieces::of(page.modern_response(&self.request.id));
         record.end(Outcome::Ok);
         Ok(with_status(stream::json(StatusCode::OK, body), page.status))
     }
@@ -335,10 +334,33 @@ impl Modern<'_> {
 
     /// One JSON body when the answer comes first, a stream when something
     /// precedes it or it takes long.
-    async fn respond(&self, flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
+    async fn respond(&self, mut flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
+        let gateway = &self.incoming.gateway;
+        // Waiting for an item may be given up: nothing is lost.
+        let first = match tokio::time::timeout(gateway.config.node.keep_alive, flow.next()).await {
+            Ok(Item::Done(answer)) => {
+                record.answered(&answer);
+                let status = match answer.error_code() {
+                    Some(code) => modern_status(code),
+                    None => StatusCode::OK,
+                };
+                let body = message::response_bytes(&self.request.id, &answer);
+                return Ok(stream::json(status, body));
+            }
+            Ok(Item::Message(first)) => Some(Item::Message(first)),
+            Err(_) => None,
+        };
+        self.stream(first, flow, record)
+    }
+
+    fn stream(
+        &self,
+        first: Option<Item>,
+        flow: Flow,
+        record: Record,
+    ) -> Result<Response<Body>, RpcFailure> {
         let gateway = &self.incoming.gateway;
         let id = self.request.id.clone();
-        // A stream keeps its own state, so a time-out on its next item loses nothing.
         let items = streams::unfold(Some(flow), |flow| async {
             let mut flow = flow?;
             let item = flow.next().await;
@@ -349,19 +371,6 @@ impl Modern<'_> {
             };
             Some((item, rest))
         });
-        let mut items = Box::pin(items);
-        let first = match tokio::time::timeout(gateway.config.node.keep_alive, items.next()).await {
-            Ok(Some(Item::Done(answer))) => {
-                record.answered(&answer);
-                let status = match answer.error_code() {
-                    Some(code) => modern_status(code),
-                    None => StatusCode::OK,
-                };
-                return Ok(stream::json(status, message::response_bytes(&id, &answer)));
-            }
-            Ok(Some(Item::Message(first))) => Some(Item::Message(first)),
-            Ok(None) | Err(_) => None,
-        };
         let held = gateway.stream_place().map_err(|error| no_place(&error))?;
         let mut record = Some(record);
         let frames = streams::iter(first)

@@ -26,6 +26,7 @@ struct Declared {
     input: DeclaredInput,
     fingerprint: OnceLock<Arc<str>>,
     extensions: OnceLock<Arc<str>>,
+    modern: OnceLock<Box<Raw>>,
 }
 
 /// Most clients, and the node itself, declare nothing.
@@ -58,6 +59,7 @@ impl ClientCapabilities {
             input,
             fingerprint: OnceLock::new(),
             extensions: OnceLock::new(),
+            modern: OnceLock::new(),
         }))
     }
 
@@ -192,7 +194,11 @@ impl ClientCapabilities {
     /// What a modern upstream is told: the same without what only legacy
     /// versions have.
     #[must_use]
-    pub fn for_modern(&self) -> Box<Raw> {
+    pub fn for_modern(&self) -> &Raw {
+        self.0.modern.get_or_init(|| self.make_modern())
+    }
+
+    fn make_modern(&self) -> Box<Raw> {
         let mut object = self.object();
         object.remove("tasks");
         if self.0.input.roots_changed {
@@ -207,7 +213,7 @@ impl ClientCapabilities {
     #[must_use]
     pub fn for_legacy(&self, version: Version) -> Box<Raw> {
         if version.era() == Era::Modern {
-            return self.for_modern();
+            return self.for_modern().to_owned();
         }
         let mut object = self.object();
         if version < Version::V2025_11_25 {
