@@ -287,6 +287,8 @@ async fn connection<S>(
         tracing::trace!(%error, "a connection is already gone");
         return;
     }
+    // One of its own: waiting for it is no business of the other connections.
+    let closing = closing.child_token();
     let deadline = Instant::now() + settings.header_timeout;
     if !has_words(&stream, &closing, deadline).await {
         return;

@@ -1,7 +1,8 @@
 //! Measures one request from its first byte to its last, however it ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use memchr::memmem::Finder;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -121,9 +122,11 @@ impl Record {
     }
 }
 
+static IS_ERROR: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\"isError\""));
+
 fn is_tool_error(result: &Raw) -> bool {
     // Reading the members costs more than looking for the word, which is rare.
-    result.get().contains("\"isError\"")
+    IS_ERROR.find(result.get().as_bytes()).is_some()
         && RawObject::parse(result)
             .is_ok_and(|result| result.get("isError").is_some_and(|is| is.get() == "true"))
 }

@@ -56,15 +56,14 @@ impl Service<Request> for Node {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let parts = Arc::clone(&self.0);
-        Box::pin(async move { Ok(parts.answer(request).await) })
+        Box::pin(Arc::clone(&self.0).answer(request))
     }
 }
 
 impl Parts {
     /// What stands around every path: pages of foreign sites go no further,
     /// and all answers, refusals too, name the node.
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
         let mut response = match self.guard.enter(&request) {
             Err(answer) => answer,
             Ok(page) => {
@@ -78,7 +77,7 @@ impl Parts {
         if let Some(name) = &self.name {
             response.headers_mut().insert(NODE_HEADER, name.clone());
         }
-        response
+        Ok(response)
     }
 
     /// Messages to a server, which are most of the traffic, need no look at

@@ -214,19 +214,18 @@ pub struct OutgoingMeta<'a> {
 #[must_use]
 pub fn with_modern_meta(params: Option<&Raw>, outgoing: &OutgoingMeta<'_>) -> Box<Raw> {
     let mut out = Vec::new();
-    write_modern_params(&mut out, params, outgoing);
+    let params = params.and_then(|params| RawObject::parse(params).ok());
+    write_modern_params(&mut out, params.unwrap_or_default(), outgoing);
     json::raw_from_bytes(out)
 }
 
 /// Appends the parameters of a request to a modern upstream.
 pub(crate) fn write_modern_params(
     out: &mut Vec<u8>,
-    params: Option<&Raw>,
+    mut params: RawObject<'_>,
     outgoing: &OutgoingMeta<'_>,
 ) {
-    let params = params.unwrap_or(Raw::null());
-    let mut object = RawObject::parse(params).unwrap_or_default();
-    let mut meta = object.get_object("_meta").unwrap_or_default();
+    let mut meta = params.get_object("_meta").unwrap_or_default();
     meta.set(PROTOCOL_VERSION, json::raw_str(outgoing.version.as_str()));
     meta.set(CLIENT_CAPABILITIES, outgoing.capabilities.for_modern());
     meta.set(CLIENT_INFO, outgoing.client_info);
@@ -236,8 +235,8 @@ pub(crate) fn write_modern_params(
     replace(&mut meta, LOG_LEVEL, log_level);
     set_token_and_trace(&mut meta, outgoing.progress_token, outgoing.trace);
     let meta = meta.to_raw();
-    object.set("_meta", meta);
-    object.write(out);
+    params.set("_meta", meta);
+    params.write(out);
 }
 
 /// The parameters of a request to a legacy upstream.

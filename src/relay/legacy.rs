@@ -8,6 +8,7 @@
 //! node. Answers to questions come back through a mailbox, from any node.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -570,7 +571,10 @@ impl Carrier {
         let version = self.session.version;
         match answer {
             Answer::Result(result) => Answer::Result(
-                shape::result_for_legacy(&self.call.method, &result, version).into_owned(),
+                match shape::result_for_legacy(&self.call.method, &result, version) {
+                    Cow::Owned(shaped) => shaped,
+                    Cow::Borrowed(_) => result,
+                },
             ),
             Answer::Error(error) if self.era == Era::Legacy => Answer::Error(error),
             Answer::Error(error) => Answer::Error(

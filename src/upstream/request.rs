@@ -25,7 +25,8 @@ use crate::mcp::{
     error::{
         HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, UNSUPPORTED_VERSION,
     },
-    header, json,
+    header,
+    json::RawObject,
     message::{self, Answer, RequestId},
     method,
     version::{Era, Version},
@@ -88,8 +89,10 @@ pub(super) async fn over_modern_http(
     deadline: Instant,
 ) -> Result<Exchange, Failure> {
     let id = shared.next_id();
-    let body = modern_body(shared, version, &id, request);
-    let name = name(request);
+    let params = members(request);
+    let name = method::name_param(request.method).and_then(|name| params.get_str(name));
+    let name = name.map(Cow::into_owned);
+    let body = modern_body(shared, version, &id, request, params);
     let headers = || {
         let mut headers = HeaderMap::with_capacity(12);
         header::standard_headers(&mut headers, version, request.method, name.as_deref());
@@ -142,7 +145,7 @@ pub(super) async fn on_session(
     let of_pool = session.terms.owner == Owner::Pool;
     let modern = version.era() == Era::Modern;
     let body = if modern {
-        modern_body(shared, version, &id, request)
+        modern_body(shared, version, &id, request, members(request))
     } else {
         legacy_body(&id, request)
     };
@@ -355,7 +358,13 @@ pub(super) fn rpc_error(
         .filter(Answer::is_error)
 }
 
-fn modern_body(shared: &Shared, version: Version, id: &RequestId, request: &Outgoing<'_>) -> Bytes {
+fn modern_body(
+    shared: &Shared,
+    version: Version,
+    id: &RequestId,
+    request: &Outgoing<'_>,
+    params: RawObject<'_>,
+) -> Bytes {
     let meta = OutgoingMeta {
         version,
         capabilities: request.capabilities,
@@ -367,7 +376,7 @@ fn modern_body(shared: &Shared, version: Version, id: &RequestId, request: &Outg
     let length = request.params.map_or(0, |params| params.get().len());
     let mut body = Vec::with_capacity(length + ENVELOPE);
     message::write_request_with(&mut body, id, request.method, |body| {
-        envelope::write_modern_params(body, request.params, &meta);
+        envelope::write_modern_params(body, params, &meta);
     });
     body.into()
 }
@@ -386,9 +395,11 @@ pub(super) fn body(id: &RequestId, method: &str, params: Option<&Raw>) -> Bytes 
     body.into()
 }
 
-/// What the `Mcp-Name` header repeats.
-fn name<'r>(request: &Outgoing<'r>) -> Option<Cow<'r, str>> {
-    json::member_str(request.params?, method::name_param(request.method)?)
+fn members<'r>(request: &Outgoing<'r>) -> RawObject<'r> {
+    let params = request
+        .params
+        .and_then(|params| RawObject::parse(params).ok());
+    params.unwrap_or_default()
 }
 
 fn trace_headers(headers: &mut HeaderMap, trace: &TraceContext) {

@@ -39,7 +39,9 @@ const LIMITS: ParseLimits = ParseLimits {
 
 pub(crate) async fn run(visitor: &mut impl Visitor) {
     steps(visitor).await;
-    requests(visitor).await;
+    if !visitor.is_done() {
+        requests(visitor).await;
+    }
 }
 
 fn text() -> String {

@@ -42,7 +42,11 @@ fn main() -> ExitCode {
     match &arguments[..] {
         [case, times] if !case.starts_with('-') => {
             let times = times.parse().expect("how often");
-            runtime.block_on(cases::run(&mut Repeat(case, times)));
+            runtime.block_on(cases::run(&mut Repeat {
+                wanted: case,
+                times,
+                done: false,
+            }));
             ExitCode::SUCCESS
         }
         // Whatever else `cargo test` passes on.
@@ -57,18 +61,30 @@ fn main() -> ExitCode {
 /// What is done with each case.
 trait Visitor {
     async fn case<F: Future>(&mut self, name: &'static str, run: impl FnMut() -> F);
+
+    /// Whether the other cases need not be made ready.
+    fn is_done(&self) -> bool;
 }
 
 /// Runs one of them so often.
-struct Repeat<'a>(&'a str, usize);
+struct Repeat<'a> {
+    wanted: &'a str,
+    times: usize,
+    done: bool,
+}
 
 impl Visitor for Repeat<'_> {
     async fn case<F: Future>(&mut self, name: &'static str, mut run: impl FnMut() -> F) {
-        if name == self.0 {
-            for _ in 0..self.1 {
+        if name == self.wanted {
+            for _ in 0..self.times {
                 std::hint::black_box(run().await);
             }
+            self.done = true;
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
     }
 }
 
@@ -93,6 +109,10 @@ impl Visitor for Measure {
             }));
         }
         self.0.extend(least.map(|cost| (name, cost)));
+    }
+
+    fn is_done(&self) -> bool {
+        false
     }
 }
 

@@ -13,7 +13,7 @@ pub struct RawObject<'a> {
 #[derive(Debug, Clone)]
 struct Member<'a> {
     name: Cow<'a, str>,
-    /// The quoted name as written, when it was written with escapes.
+    /// The name as written, in quotes; `None` when it is one of ours.
     written: Option<&'a Raw>,
     value: Cow<'a, Raw>,
 }
@@ -214,13 +214,9 @@ impl<'a> RawObject<'a> {
 
 impl<'a> Member<'a> {
     fn new(written: &'a Raw, value: &'a Raw) -> Result<Self, Malformed> {
-        let (name, written) = match name_of(written)? {
-            Cow::Borrowed(plain) => (Cow::Borrowed(plain), None),
-            Cow::Owned(name) => (Cow::Owned(name), Some(written)),
-        };
         Ok(Self {
-            name,
-            written,
+            name: name_of(written)?,
+            written: Some(written),
             value: Cow::Borrowed(value),
         })
     }
