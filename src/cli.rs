@@ -18,12 +18,18 @@ mod call;
 mod check;
 mod client;
 mod cluster;
+mod deployments;
+mod doctor;
 mod output;
+mod templates;
 mod top;
 mod views;
 mod welcome;
 
-pub use self::welcome::{Welcome, welcome};
+pub use self::{
+    deployments::{DeployArgs, LogsArgs, OneArgs, ScaleArgs, StopArgs},
+    welcome::{Welcome, welcome},
+};
 
 /// A gateway cluster for the Model Context Protocol.
 #[derive(Debug, Parser)]
@@ -63,6 +69,26 @@ pub enum Command {
     Tools(ToolsArgs),
     /// Call a tool
     Call(CallArgs),
+    /// Check this machine: Redis, engine, port, limits, with a cure for each finding
+    Doctor(DoctorArgs),
+    /// Recipes for servers: list them, or make some from files you have
+    Templates(TemplatesArgs),
+    /// One template: its settings, limits and tools
+    Template(TemplateArgs),
+    /// Run a server from a template, or change one that runs
+    Deploy(deployments::DeployArgs),
+    /// The deployments of the fleet
+    List(NodeArgs),
+    /// What the containers of a deployment print
+    Logs(deployments::LogsArgs),
+    /// Stop a deployment; its containers stay
+    Stop(deployments::StopArgs),
+    /// Replace the replicas of a deployment, one by one
+    Restart(deployments::OneArgs),
+    /// Remove a deployment with all its containers
+    Rm(deployments::OneArgs),
+    /// Change the number of replicas of a deployment
+    Scale(deployments::ScaleArgs),
     /// Print completions for a shell
     Completions {
         /// The shell.
@@ -96,6 +122,17 @@ pub struct CheckArgs {
     /// Configuration file (.toml, .yaml or .json)
     #[arg(long, value_name = "FILE", env = "MCP_FLEET_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Configuration file (.toml, .yaml or .json)
+    #[arg(long, value_name = "FILE", env = "MCP_FLEET_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// Arguments of all commands that talk to a node.
@@ -153,6 +190,44 @@ pub struct CallArgs {
     pub node: NodeArgs,
 }
 
+/// Arguments of `templates`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct TemplatesArgs {
+    /// What to do instead of listing.
+    #[command(subcommand)]
+    pub action: Option<TemplatesAction>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// What can be done with templates.
+#[derive(Debug, Subcommand)]
+pub enum TemplatesAction {
+    /// Write templates from a registry's server.json or a client's `mcpServers` file
+    Import {
+        /// The file; `-` reads standard input
+        file: PathBuf,
+        /// Directory that gets a directory per template
+        #[arg(long, value_name = "DIR", default_value = "templates")]
+        directory: PathBuf,
+        /// Write over templates that are there
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Arguments of `template`.
+#[derive(Debug, Args)]
+pub struct TemplateArgs {
+    /// Name of the template
+    pub name: String,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
 /// Where a node is looked for.
 pub const DEFAULT_NODE: &str = "http://127.0.0.1:8080";
 
@@ -199,7 +274,17 @@ pub fn run(command: Command, environment: Vec<(String, String)>) -> ExitCode {
         Command::Top(args) => client::run(top::top(args)),
         Command::Servers(args) => client::run(views::servers(args)),
         Command::Tools(args) => client::run(views::tools(args)),
+        Command::Doctor(args) => client::run(doctor::doctor(args, environment)),
         Command::Call(args) => client::run(call::call(args)),
+        Command::Templates(args) => templates::templates(args),
+        Command::Template(args) => client::run(templates::template(args)),
+        Command::Deploy(args) => client::run(deployments::deploy(args)),
+        Command::List(args) => client::run(deployments::list(args)),
+        Command::Logs(args) => client::run(deployments::logs(args)),
+        Command::Stop(args) => client::run(deployments::stop(args)),
+        Command::Restart(args) => client::run(deployments::restart(args)),
+        Command::Rm(args) => client::run(deployments::remove(args)),
+        Command::Scale(args) => client::run(deployments::scale(args)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mcp-fleet", &mut stdout());
             Ok(())

@@ -20,14 +20,14 @@ mod node;
 mod rates;
 mod redis;
 mod secret;
-mod section;
+pub(crate) mod section;
 mod servers;
 mod source;
 mod telemetry;
 mod templates;
-mod tree;
+pub(crate) mod tree;
 mod upstream;
-mod values;
+pub(crate) mod values;
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +37,6 @@ use self::{
     source::Gathered,
 };
 
-pub(crate) use self::values::parse_duration;
 pub use self::{
     auth::{Auth, AuthMode},
     cache::Cache,
@@ -47,7 +46,7 @@ pub use self::{
     health::Health,
     limits::Limits,
     networks::Network,
-    node::Node,
+    node::{Node, Tls},
     rates::RateLimits,
     redis::Redis,
     secret::Secret,
@@ -56,6 +55,10 @@ pub use self::{
     telemetry::{LogFormat, Telemetry},
     templates::Templates,
     upstream::Upstream,
+};
+pub(crate) use self::{
+    source::{json_document, without_comments},
+    values::{parse_duration, parse_size},
 };
 
 /// Everything a node is told.

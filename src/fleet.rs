@@ -83,6 +83,8 @@ pub enum News {
     },
     /// The registry of servers changed.
     ServersChanged {},
+    /// What is to run changed.
+    DeploymentsChanged {},
 }
 
 /// What a server's change notification is about.

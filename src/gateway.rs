@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    cache::{self, Cache},
+    bridge::signer::Signer,
+    cache::{self, Cache, Cacheable},
     changes::Changes,
     cluster::{
         self, Incarnation,
@@ -23,12 +24,16 @@ use crate::{
         membership::{About, Membership},
     },
     config::Config,
+    deployments::{self, Deployments, engines::OwnEngine},
+    discovery::{self, Discovery, Found},
+    engine::docker::Docker,
     fleet::Fleet,
     health::Health,
     http::{
         listener,
         mcp::{about, stream::Held},
         router,
+        tls::Identity,
     },
     ids::NodeId,
     lifecycle::Tasks,
@@ -47,6 +52,7 @@ use crate::{
         redis::{RedisSettings, RedisStore},
     },
     telemetry::metrics::{Gauge, Metrics, Refresh, Sampled},
+    templates::{Catalogue, Files},
     trials::Trials,
     upstream::Upstreams,
 };
@@ -88,8 +94,14 @@ pub struct Gateway {
     pub changes: Arc<Changes>,
     /// Servers registered while the fleet runs.
     pub registry: Arc<Registry>,
+    /// What users want to run, and what runs of it.
+    pub deployments: Arc<Deployments>,
     /// How fast clients may call.
     pub rates: Arc<Limiter>,
+    /// Recipes for servers.
+    pub catalogue: Arc<Catalogue>,
+    /// Tools of templates.
+    pub discovery: Arc<Discovery>,
     /// The nodes that live.
     pub membership: Arc<Membership>,
     /// What this node does for all.
@@ -98,6 +110,8 @@ pub struct Gateway {
     pub health: Arc<Health>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How it proves itself to bridges; its public key is what they are given.
+    pub signer: Signer,
     /// Its tasks.
     pub tasks: Tasks,
     streams: Arc<Semaphore>,
@@ -108,6 +122,7 @@ pub struct Gateway {
 pub struct Bound {
     gateway: Arc<Gateway>,
     listener: TcpListener,
+    identity: Option<Arc<Identity>>,
     signals: Signals,
 }
 
@@ -126,13 +141,13 @@ impl Gateway {
             .as_deref()
             .map_or_else(NodeId::random, NodeId::named);
         let store = open_store(&config, &tasks).await?;
-        let sealer = secret::sealer(&config, &store, &tasks).await;
+        let (sealer, signer) = secret::keys(&config, &node, &store, &tasks).await;
         let configured = registry::configured(&config)?;
         let counted = Some(Arc::clone(&metrics));
         let servers = Arc::new(Servers::counted(configured.clone(), counted));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
-            settings::upstream(&config),
+            settings::upstream(&config, &signer)?,
             Arc::clone(&store),
             tasks.clone(),
             Arc::clone(&metrics),
@@ -146,6 +161,27 @@ impl Gateway {
             sealer.clone(),
             lists::Settings::new(&config.cache, &config.limits, about::gateway_info()),
             Arc::clone(&metrics),
+        ));
+        let files: Arc<Cache<Files>> = Cache::new(
+            Arc::clone(&store),
+            settings::small_cache(&config),
+            tasks.clone(),
+        );
+        let catalogue = Arc::new(Catalogue::new(
+            config.templates.directories.clone(),
+            config.cache.templates,
+            Arc::clone(&files),
+        ));
+        let found: Arc<Cache<Found>> = Cache::new(
+            Arc::clone(&store),
+            settings::small_cache(&config),
+            tasks.clone(),
+        );
+        let discovery = Arc::new(Discovery::new(
+            discovery::Settings::new(config.cache.lists),
+            Arc::clone(&lists),
+            Arc::clone(&servers),
+            Arc::clone(&found),
         ));
         let sealer = Arc::new(sealer);
         let relay = Arc::new(Relay::new(
@@ -164,6 +200,7 @@ impl Gateway {
             Arc::clone(&fleet),
         ));
         let address = config.node.listen;
+        let identity = config.node.tls.clone().map(Identity::load).transpose()?;
         let listener = listener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; node.listen or --listen choose another address")
         })?;
@@ -172,7 +209,9 @@ impl Gateway {
         let cluster = cluster::Settings {
             lease_ttl: config.cluster.lease_ttl,
         };
-        let describe = describe(listen, started, started_at, &metrics, &tasks);
+        let docker = Docker::connect(settings::docker(&config))?;
+        let engine = Arc::new(OwnEngine::new(docker));
+        let describe = describe(listen, started, started_at, &metrics, &tasks, &engine);
         let membership = Arc::new(Membership::new(
             Incarnation::of(&node),
             Arc::clone(&store),
@@ -216,6 +255,24 @@ impl Gateway {
         ));
         // Known before the first request, if the store answers.
         registry.refresh_or_say().await;
+        let deployments = Deployments::new(
+            settings::deployments(&config, listen),
+            deployments::Parts {
+                node: node.clone(),
+                engine,
+                store: Arc::clone(&store),
+                fleet: Arc::clone(&fleet),
+                registry: Arc::clone(&registry),
+                catalogue: Arc::clone(&catalogue),
+                upstreams: Arc::clone(&upstreams),
+                membership: Arc::clone(&membership),
+                duties: Arc::clone(&duties),
+                signer: signer.clone(),
+                metrics: Arc::clone(&metrics),
+                tasks: tasks.clone(),
+            },
+        );
+        deployments.begin().await;
         let health = Health::new(
             settings::health(&config),
             node.clone(),
@@ -242,29 +299,38 @@ impl Gateway {
             fleet,
             changes,
             registry,
+            deployments,
             rates,
+            catalogue,
+            discovery,
             membership,
             duties,
             health,
             metrics,
+            signer,
             tasks,
         });
         gateway
             .metrics
             .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
+        if let Some(identity) = &identity {
+            gateway.until_ending("certificate", Arc::clone(identity).follow());
+        }
+        gateway.follow("templates", files);
+        gateway.follow("discovery", found);
         let signals = Signals::listen()?;
         Ok(Bound {
             gateway,
             listener,
+            identity,
             signals,
         })
     }
 
     /// Starts the tasks that listen to other nodes.
     fn start(self: &Arc<Self>, cache: Arc<Cache<Listing>>) {
-        let ending = self.tasks.ending().clone();
-        self.tasks.spawn("cache", cache.follow(ending));
+        self.follow("cache", cache);
         let fleet = Arc::clone(&self.fleet);
         self.until_ending("fleet", async move { fleet.follow().await });
         let sessions = Arc::clone(&self.sessions);
@@ -273,6 +339,10 @@ impl Gateway {
         self.until_ending("relay", async move { relay.follow().await });
         let registry = Arc::clone(&self.registry);
         self.until_ending("registry", async move { registry.follow().await });
+        let deployments = Arc::clone(&self.deployments);
+        self.until_ending("deployments", deployments.follow());
+        let deployments = Arc::clone(&self.deployments);
+        self.until_ending("engine", deployments.attend());
         let membership = Arc::clone(&self.membership);
         let (stopping, ending) = (self.tasks.stopping().clone(), self.tasks.ending().clone());
         self.tasks.spawn("membership", async move {
@@ -304,6 +374,12 @@ impl Gateway {
         }
         self.until_ending("health", Arc::clone(&self.health).run());
         self.until_ending("changes", Arc::clone(&self.changes).run());
+    }
+
+    /// Keeps a cache in line with those of other nodes.
+    fn follow<V: Cacheable>(&self, name: &'static str, cache: Arc<Cache<V>>) {
+        let ending = self.tasks.ending().clone();
+        self.tasks.spawn(name, cache.follow(ending));
     }
 
     fn until_ending(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -377,8 +453,10 @@ impl Bound {
         let tasks = gateway.tasks.clone();
         let (done, served) = oneshot::channel::<()>();
         let app = router::router(&gateway);
+        let acceptor = self.identity.as_ref().map(Identity::acceptor).transpose()?;
         let serving = listener::serve(
             self.listener,
+            acceptor,
             app,
             settings::listener(&gateway.config),
             tasks.clone(),
@@ -394,6 +472,7 @@ impl Bound {
         // Nothing is sent: it ends with the task.
         served.await.ok();
         gateway.upstreams.shutdown(Instant::now() + ENDING).await;
+        gateway.deployments.end().await;
         if tokio::time::timeout(ENDING, tasks.finished())
             .await
             .is_err()
@@ -432,8 +511,10 @@ fn describe(
     started_at: SystemTime,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
+    engine: &Arc<OwnEngine>,
 ) -> cluster::membership::Describe {
     let (metrics, tasks) = (Arc::clone(metrics), tasks.clone());
+    let engine = Arc::clone(engine);
     let since = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Box::new(move || {
@@ -448,6 +529,7 @@ fn describe(
             connections: current(Gauge::Connections),
             streams: current(Gauge::Streams),
             duties: current(Gauge::Duties),
+            engines: engine.offered(),
             draining: tasks.stopping().is_cancelled(),
         }
     })

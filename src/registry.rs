@@ -6,12 +6,11 @@
 //! store's table is the fact, [`News::ServersChanged`] the hint to look; a node
 //! also looks from time to time, so that a lost hint is made up for.
 //!
-//! A node knows the newest edition it has seen. When the store knows an older
-//! one only, because it was restarted empty or failed over, the node puts back
-//! what it knows.
+//! Servers that deployments run ([`crate::deployments`]) are known beside them;
+//! a name that is registered is not theirs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use bytes::Bytes;
 use rand::RngExt as _;
 
 use self::definition::build;
-pub use self::definition::configured;
+pub use self::{definition::configured, table::Shared};
 use crate::{
     config::{ConfigErrors, ServerConfig},
     fleet::{self, Fleet, Heard, News},
@@ -28,18 +27,19 @@ use crate::{
     servers::{Server, Servers},
     store::{
         Store, StoreError,
-        registry::{Change, Changed, Entry, Table},
+        registry::{Change, Changed, Entry, Table, Which},
     },
     telemetry::metrics::Metrics,
     upstream::Upstreams,
 };
 
 mod definition;
+mod table;
 
+/// Where servers come from that deployments run.
+pub const DEPLOYMENT: &str = "deployment";
 /// Bytes of a definition.
 pub const MAX_DEFINITION: usize = 64 << 10;
-/// Attempts at a change while the store has to be put right first.
-const ATTEMPTS: usize = 3;
 /// How soon what is left of a removed server is looked after again.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -80,6 +80,12 @@ pub enum RegistryError {
         /// Where it is configured.
         origin: &'static str,
     },
+    /// A deployment has that name.
+    #[error("a deployment is called {name}; `mcp-fleet rm {name}` removes it")]
+    Deployed {
+        /// The name.
+        name: String,
+    },
     /// No server of that name is registered.
     #[error("no server {name:?} is registered")]
     Unknown {
@@ -100,7 +106,12 @@ pub enum RegistryError {
 /// What this node knows of the registry.
 #[derive(Debug, Default)]
 struct Known {
-    table: Table,
+    /// Those that were registered and can be served here.
+    registered: Vec<Arc<Server>>,
+    /// Those that deployments run, as far as their names are free.
+    deployed: Vec<Arc<Server>>,
+    /// The names of all deployments.
+    deployments: BTreeSet<String>,
     /// Registered servers that are not served here, and why.
     problems: BTreeMap<String, String>,
     /// Servers that are gone, but for calls that still run.
@@ -112,12 +123,12 @@ struct Known {
 pub struct Registry {
     configured: Vec<Arc<Server>>,
     settings: Settings,
-    store: Arc<dyn Store>,
+    table: Shared,
     fleet: Arc<Fleet>,
     affected: Affected,
     known: Mutex<Known>,
-    /// One look at a time: an older table is never applied over a newer one.
-    looking: tokio::sync::Mutex<()>,
+    /// One set of servers is published after the other.
+    publishing: Mutex<()>,
 }
 
 impl Registry {
@@ -133,11 +144,11 @@ impl Registry {
         Self {
             configured,
             settings,
-            store,
+            table: Shared::new(Which::Servers, store),
             fleet,
             affected,
             known: Mutex::default(),
-            looking: tokio::sync::Mutex::default(),
+            publishing: Mutex::default(),
         }
     }
 
@@ -152,10 +163,15 @@ impl Registry {
         }
         let server = ServerConfig::from_request(json).map_err(RegistryError::Invalid)?;
         self.check_not_configured(server.id.as_str())?;
+        if self.known().deployments.contains(server.id.as_str()) {
+            let name = server.id.to_string();
+            return Err(RegistryError::Deployed { name });
+        }
         let change = Change::Put {
             name: server.id.to_string(),
             definition: Bytes::copy_from_slice(json.trim().as_bytes()),
             most: self.settings.most,
+            over: None,
         };
         match self.change(&change).await? {
             Changed::Full => Err(RegistryError::Full {
@@ -171,7 +187,10 @@ impl Registry {
     /// As [`register`](Self::register).
     pub async fn unregister(&self, name: &str) -> Result<(), RegistryError> {
         let name = name.to_owned();
-        let change = Change::Remove { name: name.clone() };
+        let change = Change::Remove {
+            name: name.clone(),
+            over: None,
+        };
         if self.change(&change).await? == Changed::Unknown {
             self.check_not_configured(&name)?;
             return Err(RegistryError::Unknown { name });
@@ -201,29 +220,15 @@ impl Registry {
             .find(|server| server.id.as_str() == name)
     }
 
-    async fn change(&self, change: &Change) -> Result<Changed, RegistryError> {
-        let mut changed = Changed::Behind;
-        for _ in 0..ATTEMPTS {
-            let edition = self.known().table.edition;
-            changed = self.store.change_registry(change, edition).await?;
-            if changed != Changed::Behind {
-                break;
-            }
-            self.refresh().await?;
+    async fn change(&self, change: &Change) -> Result<Changed, StoreError> {
+        let changed = self.table.change(change, |table| self.apply(table)).await?;
+        if matches!(
+            changed,
+            Changed::Created | Changed::Replaced | Changed::Removed
+        ) {
+            self.fleet.tell(News::ServersChanged {}).await;
         }
-        match changed {
-            Changed::Behind => Err(StoreError::Refused(
-                "the registry changes too often for this node to follow".to_owned(),
-            )
-            .into()),
-            Changed::Created | Changed::Replaced | Changed::Removed => {
-                // Served here before the answer goes out, elsewhere right after.
-                self.refresh_or_say().await;
-                self.fleet.tell(News::ServersChanged {}).await;
-                Ok(changed)
-            }
-            Changed::Unchanged | Changed::Unknown | Changed::Full => Ok(changed),
-        }
+        Ok(changed)
     }
 
     /// Follows the registry until the node ends.
@@ -264,39 +269,63 @@ impl Registry {
 
     /// Brings this node's servers in line with the store's table.
     async fn refresh(&self) -> Result<(), StoreError> {
-        let _one_at_a_time = self.looking.lock().await;
-        let stored = self.store.registry_edition().await?;
-        let known = self.known().table.clone();
-        if stored == known.edition {
-            return Ok(());
-        }
-        if stored < known.edition && self.store.restore_registry(&known).await? {
-            tracing::warn!(
-                servers = known.entries.len(),
-                "the store had lost registered servers; they were put back"
-            );
-            return Ok(());
-        }
-        let table = self.store.registry().await?;
-        self.apply(table);
-        Ok(())
+        self.table.refresh(|table| self.apply(table)).await
     }
 
     /// Makes the registered servers those of the table.
-    fn apply(&self, table: Table) {
+    fn apply(&self, table: &Table) {
         let before = self.affected.servers.all();
-        let mut after = self.configured.clone();
+        let mut registered = Vec::new();
         let mut problems = BTreeMap::new();
         for entry in &table.entries {
             match self.server(entry, &before) {
-                Ok(server) => after.push(server),
+                Ok(server) => registered.push(server),
                 Err(problem) => {
                     problems.insert(entry.name.clone(), problem);
                 }
             }
         }
+        self.note(registered, problems);
+        self.publish();
+    }
+
+    /// Makes these the servers that deployments run, and these their names,
+    /// also of those that do not run yet.
+    pub fn set_deployed(&self, servers: Vec<Arc<Server>>, names: BTreeSet<String>) {
+        {
+            let mut known = self.known();
+            known.deployed = servers;
+            known.deployments = names;
+        }
+        self.publish();
+    }
+
+    /// Who has a name that a deployment may not take: the words for it.
+    #[must_use]
+    pub fn taken(&self, name: &str) -> Option<String> {
+        if let Some(server) = self.configured(name) {
+            return Some(format!("this node's configuration ({})", server.origin));
+        }
+        let is_registered = self.table.known().entries.iter().any(|e| e.name == name);
+        is_registered.then(|| "a server that was registered through the API".to_owned())
+    }
+
+    /// Serves what is configured, registered and deployed; of several with one
+    /// name the first.
+    fn publish(&self) {
+        let _one_at_a_time = lock(&self.publishing);
+        let before = self.affected.servers.all();
+        let mut after = self.configured.clone();
+        {
+            let known = self.known();
+            after.extend(known.registered.iter().cloned());
+            for deployed in &known.deployed {
+                if after.iter().all(|server| server.id != deployed.id) {
+                    after.push(Arc::clone(deployed));
+                }
+            }
+        }
         self.affected.servers.replace(after.clone());
-        self.note(table, problems);
         self.tell_differences(&before, &after);
     }
 
@@ -309,7 +338,8 @@ impl Registry {
                 configured.origin
             ));
         }
-        let is_of_entry = |server: &&Arc<Server>| server.id.as_str() == entry.name;
+        let is_of_entry =
+            |server: &&Arc<Server>| server.id.as_str() == entry.name && server.origin != DEPLOYMENT;
         let known = before.iter().find(is_of_entry);
         if let Some(known) = known.filter(|known| known.edition == entry.edition) {
             return Ok(Arc::clone(known));
@@ -322,14 +352,14 @@ impl Registry {
         Ok(Arc::new(built.of_edition(entry.edition)))
     }
 
-    fn note(&self, table: Table, problems: BTreeMap<String, String>) {
+    fn note(&self, registered: Vec<Arc<Server>>, problems: BTreeMap<String, String>) {
         let mut known = self.known();
         for (server, problem) in &problems {
             if known.problems.get(server) != Some(problem) {
                 tracing::warn!(server, problem, "a registered server is not served here");
             }
         }
-        known.table = table;
+        known.registered = registered;
         known.problems = problems;
     }
 
@@ -346,7 +376,14 @@ impl Registry {
             }
         }
         for new in after.iter().filter(|server| !is_in(before, server)) {
-            tracing::info!(server = %new.id, replicas = new.replicas.len(), "a server was registered");
+            let same = |server: &&Arc<Server>| {
+                server.id == new.id && server.origin == DEPLOYMENT && server.edition == new.edition
+            };
+            // Other replicas of what was there: their lists are the same.
+            if new.origin == DEPLOYMENT && before.iter().any(|server| same(&server)) {
+                continue;
+            }
+            tracing::info!(server = %new.id, replicas = new.replicas.len(), origin = new.origin, "a server is served");
             self.tell_change(&new.id);
         }
     }
@@ -386,7 +423,11 @@ impl Registry {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Changed in single steps: a panic cannot leave one in between.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Changed in single steps: a panic cannot leave one in between.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -143,6 +143,8 @@ pub enum RecordKey {
     Stream(Arc<str>),
     /// What was found out about a replica's health. Fenced.
     Health(ReplicaId),
+    /// What runs of a deployment. Fenced.
+    Deployment(ServerId),
 }
 
 /// What a stream carries.
@@ -248,6 +250,8 @@ pub enum Channel {
     Fleet,
     /// Health of replicas: what [`RecordKey::Health`] was set to.
     Health,
+    /// What runs: what [`RecordKey::Deployment`] was set to.
+    Deployments,
 }
 
 /// What became of a request for a lock.

@@ -42,6 +42,7 @@ pub use self::{
     exchange::Exchange,
     upstreams::Upstreams,
 };
+use crate::bridge::signer::Signer;
 use crate::mcp::{
     Raw,
     capabilities::{ClientCapabilities, ServerCapabilities},
@@ -56,6 +57,8 @@ use crate::mcp::{
 pub struct Settings {
     /// For name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
+    /// How TLS is spoken; whose certificates are trusted.
+    pub tls: Arc<rustls::ClientConfig>,
     /// An unused connection is closed after this.
     pub pool_idle: Duration,
     /// Unused connections kept per host.
@@ -78,6 +81,8 @@ pub struct Settings {
     pub client_info: Box<Raw>,
     /// Whether sessions of clients outlive this node: true with a shared store.
     pub keep_dedicated: bool,
+    /// How this node proves itself to bridges.
+    pub signer: Signer,
 }
 
 /// What is known of a replica: who it is and what it can do.

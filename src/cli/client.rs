@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::mcp::Raw;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -73,6 +74,62 @@ impl Node {
         self.exchange(Method::POST, path, body.into(), limit).await
     }
 
+    /// Asks for a document that may not be there.
+    pub(super) async fn find(&self, path: &str) -> Result<Option<Box<Raw>>, Failure> {
+        let limit = Duration::from_secs(60);
+        let (status, bytes) = self.ask(Method::GET, path, Bytes::new(), limit).await?;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status => self.read(status, &bytes).map(Some),
+        }
+    }
+
+    /// Removes something; what it is until it is gone.
+    pub(super) async fn delete(&self, path: &str) -> Result<Option<Box<Raw>>, Failure> {
+        let limit = Duration::from_secs(60);
+        let (status, bytes) = self.ask(Method::DELETE, path, Bytes::new(), limit).await?;
+        match status {
+            StatusCode::NO_CONTENT => Ok(None),
+            status => self.read(status, &bytes).map(Some),
+        }
+    }
+
+    /// Gives the lines of an answer to `each` as they come, while it wants more.
+    pub(super) async fn lines(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&str) -> bool,
+    ) -> Result<(), Failure> {
+        let request = self.request(Method::GET, path, Bytes::new())?;
+        let response = self.begin(request).await?;
+        let status = response.status();
+        let mut body = response.into_body();
+        let mut rest = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Failure::Failed(format!("the answer of {} broke off: {error}", self.base))
+            })?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            rest.extend_from_slice(&data);
+            if !status.is_success() {
+                continue;
+            }
+            while let Some(end) = memchr::memchr(b'\n', &rest) {
+                let line: Vec<_> = rest.drain(..=end).collect();
+                if !each(String::from_utf8_lossy(&line).trim_end()) {
+                    return Ok(());
+                }
+            }
+        }
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(Failure::Failed(refusal(status, &rest)))
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,
@@ -80,24 +137,15 @@ impl Node {
         body: Bytes,
         limit: Duration,
     ) -> Result<Box<Raw>, Failure> {
-        let uri: Uri = format!("{}{path}", self.base)
-            .parse()
-            .map_err(|_| Failure::Usage(format!("{}{path} is not an address", self.base)))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(header::ACCEPT, "application/json")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| Failure::Usage(error.to_string()))?;
-        let answer = tokio::time::timeout(limit, self.send(request)).await;
-        let (status, bytes) = answer.map_err(|_| {
-            Failure::Failed(format!("{} did not answer within {limit:?}", self.base))
-        })??;
+        let (status, bytes) = self.ask(method, path, body, limit).await?;
+        self.read(status, &bytes)
+    }
+
+    fn read(&self, status: StatusCode, bytes: &[u8]) -> Result<Box<Raw>, Failure> {
         if !status.is_success() {
-            return Err(Failure::Failed(refusal(status, &bytes)));
+            return Err(Failure::Failed(refusal(status, bytes)));
         }
-        serde_json::from_slice(&bytes).map_err(|_| {
+        serde_json::from_slice(bytes).map_err(|_| {
             Failure::Failed(format!(
                 "{} answered something that is not JSON: is it an mcp-fleet node?",
                 self.base
@@ -105,20 +153,56 @@ impl Node {
         })
     }
 
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let request = self.request(method, path, body)?;
+        let answer = tokio::time::timeout(limit, self.send(request)).await;
+        answer.map_err(|_| {
+            Failure::Failed(format!("{} did not answer within {limit:?}", self.base))
+        })?
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let uri: Uri = format!("{}{path}", self.base)
+            .parse()
+            .map_err(|_| Failure::Usage(format!("{}{path} is not an address", self.base)))?;
+        Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Failure::Usage(error.to_string()))
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
-        let response = self.client.request(request).await.map_err(|error| {
-            Failure::Failed(if error.is_connect() {
-                self.unreachable(&error)
-            } else {
-                format!("{} went away in mid-answer: {}", self.base, chain(&error))
-            })
-        })?;
+        let response = self.begin(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER);
         let body = body.collect().await.map_err(|error| {
             Failure::Failed(format!("the answer of {} broke off: {error}", self.base))
         })?;
         Ok((status, body.to_bytes()))
+    }
+
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
+        self.client.request(request).await.map_err(|error| {
+            Failure::Failed(if error.is_connect() {
+                self.unreachable(&error)
+            } else {
+                format!("{} went away in mid-answer: {}", self.base, chain(&error))
+            })
+        })
     }
 
     fn unreachable(&self, error: &dyn std::error::Error) -> String {
@@ -151,8 +235,11 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
         .and_then(serde_json::Value::as_str)
         .map(str::to_owned);
     let text = told.unwrap_or_else(|| super::output::short(&String::from_utf8_lossy(body), 200));
-    let hint = match status {
-        StatusCode::NOT_FOUND => " (`mcp-fleet servers` lists what there is)",
+    let code = value.pointer("/error/code").and_then(|code| code.as_str());
+    let hint = match (status, code) {
+        // Its message names those there are.
+        (StatusCode::NOT_FOUND, Some("unknown_template")) => "",
+        (StatusCode::NOT_FOUND, _) => " (`mcp-fleet servers` lists what there is)",
         _ => "",
     };
     if text.is_empty() {

@@ -39,6 +39,8 @@ pub struct About {
     pub streams: u64,
     /// Duties it holds.
     pub duties: u64,
+    /// Container engines that it has and that answer, as `kind/id`.
+    pub engines: Vec<String>,
     /// Whether it is about to stop: it takes no duties.
     pub draining: bool,
 }

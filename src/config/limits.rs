@@ -23,6 +23,8 @@ pub struct Limits {
     pub list_items: usize,
     /// Servers registered through the API. Default 1000; more gets 507.
     pub registered_servers: u32,
+    /// Deployments of the fleet. Default 200; more gets 507.
+    pub deployments: u32,
     /// Client connections of this node. Default 20,000; more wait in the
     /// operating system's queue.
     pub connections: usize,
@@ -71,6 +73,7 @@ impl Default for Limits {
             list_pages: 200,
             list_items: 20_000,
             registered_servers: 1000,
+            deployments: 200,
             connections: 20_000,
             http2_streams: 200,
             streams: 10_000,
@@ -112,6 +115,11 @@ impl Limits {
                 "registered_servers",
                 defaults.registered_servers,
                 values::count(0..=100_000),
+            ),
+            deployments: section.read(
+                "deployments",
+                defaults.deployments,
+                values::count(0..=10_000),
             ),
             connections: section.read(
                 "connections",

@@ -9,13 +9,13 @@ use super::{
 
 /// What came to light while reading.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     errors: Vec<(Place, Finding)>,
     warnings: Vec<(Place, Finding)>,
     /// Every key that exists, with `*` for names, e.g. `servers.*.url`.
-    pub(super) known: Vec<String>,
+    pub(crate) known: Vec<String>,
     /// Settings that are not the default.
-    pub(super) changed: Vec<Setting>,
+    pub(crate) changed: Vec<Setting>,
     unknown: Vec<Unknown>,
 }
 
@@ -39,7 +39,7 @@ struct Unknown {
 }
 
 impl Findings {
-    pub(super) fn error(
+    pub(crate) fn error(
         &mut self,
         place: &Place,
         key: impl Into<String>,
@@ -49,7 +49,7 @@ impl Findings {
         self.errors.push((place.clone(), finding));
     }
 
-    pub(super) fn warn(
+    pub(crate) fn warn(
         &mut self,
         place: &Place,
         key: impl Into<String>,
@@ -60,7 +60,7 @@ impl Findings {
     }
 
     /// Errors and warnings, each from top to bottom.
-    pub(super) fn in_order(self) -> (Vec<Finding>, Vec<Finding>) {
+    pub(crate) fn in_order(self) -> (Vec<Finding>, Vec<Finding>) {
         let sorted = |mut findings: Vec<(Place, Finding)>| {
             findings.sort_by(|(one, _), (other, _)| one.cmp(other));
             findings.into_iter().map(|(_, finding)| finding).collect()
@@ -69,13 +69,28 @@ impl Findings {
     }
 
     /// Turns unknown keys into errors, now that all known ones have been seen.
-    pub(super) fn settle_unknown(&mut self) {
+    pub(crate) fn settle_unknown(&mut self) {
         for unknown in std::mem::take(&mut self.unknown) {
             let message = match self.nearest(&unknown) {
                 Some(known) => format!("unknown key; did you mean `{known}`?"),
                 None => format!("unknown key; {}", self.siblings(&unknown)),
             };
             self.error(
+                &unknown.place,
+                join(&unknown.section, &unknown.key),
+                message,
+            );
+        }
+    }
+
+    /// Turns unknown keys into warnings, for formats that others add to.
+    pub(crate) fn tolerate_unknown(&mut self) {
+        for unknown in std::mem::take(&mut self.unknown) {
+            let message = match self.nearest(&unknown) {
+                Some(known) => format!("is not known and has no effect; did you mean `{known}`?"),
+                None => "is not known and has no effect".to_owned(),
+            };
+            self.warn(
                 &unknown.place,
                 join(&unknown.section, &unknown.key),
                 message,
@@ -136,21 +151,21 @@ fn join(section: &str, key: &str) -> String {
 
 /// One table, being read.
 #[derive(Debug)]
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     /// Its path, e.g. `servers.demo`.
     path: String,
     /// The same with `*` for names.
     pattern: String,
     /// Where it was written; `None`: it was not.
-    pub(super) place: Option<Place>,
+    pub(crate) place: Option<Place>,
     table: Table,
     asked: Vec<String>,
-    pub(super) findings: &'a mut Findings,
+    pub(crate) findings: &'a mut Findings,
 }
 
 impl<'a> Section<'a> {
     /// The whole configuration.
-    pub(super) fn root(table: Table, findings: &'a mut Findings) -> Self {
+    pub(crate) fn root(table: Table, findings: &'a mut Findings) -> Self {
         Self {
             path: String::new(),
             pattern: String::new(),
@@ -162,7 +177,7 @@ impl<'a> Section<'a> {
     }
 
     /// The section at `key`; empty when it was not written.
-    pub(super) fn section(&mut self, key: &str) -> Section<'_> {
+    pub(crate) fn section(&mut self, key: &str) -> Section<'_> {
         let located = self.take(key);
         let path = self.path_of(key);
         let pattern = join(&self.pattern, key);
@@ -170,14 +185,14 @@ impl<'a> Section<'a> {
     }
 
     /// Sections under names that are not ours, e.g. those of `[servers]`.
-    pub(super) fn named(&mut self, name: &str, located: Located) -> Section<'_> {
+    pub(crate) fn named(&mut self, name: &str, located: Located) -> Section<'_> {
         let path = self.path_of(name);
         let pattern = join(&self.pattern, "*");
         Section::of(Some(located), path, pattern, self.findings)
     }
 
     /// An empty section under any name, to learn its keys from.
-    pub(super) fn any_name<'f>(&self, findings: &'f mut Findings) -> Section<'f> {
+    pub(crate) fn any_name<'f>(&self, findings: &'f mut Findings) -> Section<'f> {
         let pattern = join(&self.pattern, "*");
         Section::of(None, pattern.clone(), pattern, findings)
     }
@@ -212,22 +227,22 @@ impl<'a> Section<'a> {
     }
 
     /// `key` with the path of this section before it.
-    pub(super) fn path_of(&self, key: &str) -> String {
+    pub(crate) fn path_of(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
     /// Whether the key was written.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
     }
 
     /// Whether anything was written in this section.
-    pub(super) fn is_written(&self) -> bool {
+    pub(crate) fn is_written(&self) -> bool {
         self.place.is_some()
     }
 
     /// Where the key was written, else where the section was.
-    pub(super) fn place_of(&self, key: &str) -> Option<Place> {
+    pub(crate) fn place_of(&self, key: &str) -> Option<Place> {
         let written = self.table.0.iter().find(|entry| entry.key == key);
         written
             .map(|entry| entry.value.place.clone())
@@ -235,7 +250,7 @@ impl<'a> Section<'a> {
     }
 
     /// Where a key of a section below was written.
-    pub(super) fn place_within(&self, section: &str, key: &str) -> Option<Place> {
+    pub(crate) fn place_within(&self, section: &str, key: &str) -> Option<Place> {
         match &self.table.get(section)?.value {
             Value::Table(table) => table.get(key).map(|located| located.place.clone()),
             _ => None,
@@ -243,13 +258,13 @@ impl<'a> Section<'a> {
     }
 
     /// The value as it was written, for what no parser of [`values`] covers.
-    pub(super) fn take(&mut self, key: &str) -> Option<Located> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Located> {
         self.know(key);
         self.table.get(key).cloned()
     }
 
     /// All entries, whatever their keys.
-    pub(super) fn take_all(&mut self) -> Table {
+    pub(crate) fn take_all(&mut self) -> Table {
         let table = std::mem::take(&mut self.table);
         Table(
             table
@@ -261,13 +276,13 @@ impl<'a> Section<'a> {
     }
 
     /// Notes that a key exists.
-    pub(super) fn know(&mut self, key: &str) {
+    pub(crate) fn know(&mut self, key: &str) {
         self.asked.push(key.to_owned());
         self.findings.known.push(join(&self.pattern, key));
     }
 
     /// The value of a key, its default when it is absent or wrong.
-    pub(super) fn read<T: PartialEq>(
+    pub(crate) fn read<T: PartialEq>(
         &mut self,
         key: &str,
         default: T,
@@ -291,7 +306,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a key that has no default.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         key: &str,
         parse: impl Fn(&Located) -> Result<T, Problem>,
@@ -310,7 +325,7 @@ impl<'a> Section<'a> {
     }
 
     /// A secret: the value of `key`, or the content of the file at `key_file`.
-    pub(super) fn secret(&mut self, key: &str) -> Option<(String, Place)> {
+    pub(crate) fn secret(&mut self, key: &str) -> Option<(String, Place)> {
         let file_key = format!("{key}_file");
         let value = self.take(key);
         let file = self.take(&file_key);
@@ -346,7 +361,7 @@ impl<'a> Section<'a> {
     }
 
     /// Notes a setting that is not the default.
-    pub(super) fn changed(&mut self, key: &str, value: String, place: &Place) {
+    pub(crate) fn changed(&mut self, key: &str, value: String, place: &Place) {
         self.findings.changed.push(Setting {
             key: self.path_of(key),
             value,
@@ -354,14 +369,15 @@ impl<'a> Section<'a> {
         });
     }
 
-    fn report(&mut self, key: &str, located: &Located, problem: Problem) {
+    /// Reports what is wrong with a value that was taken.
+    pub(crate) fn report(&mut self, key: &str, located: &Located, problem: Problem) {
         let place = problem.place.as_ref().unwrap_or(&located.place);
         let path = self.path_of(key);
         self.findings.error(place, path, problem.message);
     }
 
     /// Reports what is wrong with a key in view of others.
-    pub(super) fn fail(&mut self, key: &str, message: impl Into<String>) {
+    pub(crate) fn fail(&mut self, key: &str, message: impl Into<String>) {
         let path = self.path_of(key);
         if let Some(place) = self.place_of(key) {
             self.findings.error(&place, path, message);
@@ -369,7 +385,7 @@ impl<'a> Section<'a> {
     }
 
     /// Everything has been asked for: what is left is unknown.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         for entry in self.table.0 {
             if !self.asked.contains(&entry.key) {
                 self.findings.unknown.push(Unknown {

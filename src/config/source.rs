@@ -95,6 +95,17 @@ pub(super) fn requested_json(text: &str, findings: &mut Findings) -> Option<Tabl
     json::parse(&Document { path, text }, findings).map(Table::requested)
 }
 
+/// The JSON text of a file that is no configuration, such as a template.
+pub(crate) fn json_document(path: &str, text: &str, findings: &mut Findings) -> Option<Table> {
+    let path = path.into();
+    json::parse(&Document { path, text }, findings)
+}
+
+/// JSON as people edit it, without comments and trailing commas.
+pub(crate) fn without_comments(text: &str) -> String {
+    import::without_comments(text)
+}
+
 fn read(path: &Path, findings: &mut Findings) -> Option<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Some(text),

@@ -1,4 +1,4 @@
-//! `[templates]`: where recipes for servers are found. Accepted and checked; nothing reads them yet.
+//! `[templates]`: where recipes for servers are found.
 
 use std::path::PathBuf;
 

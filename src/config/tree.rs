@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 /// Where a value or key was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// In a file; line and column begin at 1.
     File {
         path: Arc<str>,
@@ -23,14 +23,14 @@ pub(super) enum Place {
 
 /// A value and where it was written.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Located {
-    pub(super) value: Value,
-    pub(super) place: Place,
+pub(crate) struct Located {
+    pub(crate) value: Value,
+    pub(crate) place: Place,
 }
 
 /// What configuration languages have in common.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// `null`, an empty YAML value: as if it were not written.
     Null,
     Bool(bool),
@@ -43,24 +43,24 @@ pub(super) enum Value {
 
 /// Keys and values in the order they were written.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Table(pub(super) Vec<Entry>);
+pub(crate) struct Table(pub(crate) Vec<Entry>);
 
 /// One key of a table.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) value: Located,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) place: Place,
+    pub(crate) value: Located,
 }
 
 impl Place {
     /// Whether everything is text there, so that `"8"` may stand for 8.
-    pub(super) fn is_untyped(&self) -> bool {
+    pub(crate) fn is_untyped(&self) -> bool {
         matches!(self, Self::Variable(_) | Self::Flag(_))
     }
 
     /// A path as it is meant at this place: relative to the file that says it.
-    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+    pub(crate) fn resolve(&self, path: &str) -> PathBuf {
         match self {
             Self::File { path: file, .. } => std::path::Path::new(&**file)
                 .parent()
@@ -83,7 +83,7 @@ impl fmt::Display for Place {
 
 impl Located {
     /// The same, as part of a request.
-    pub(super) fn requested(self) -> Self {
+    pub(crate) fn requested(self) -> Self {
         let value = match self.value {
             Value::List(items) => Value::List(items.into_iter().map(Self::requested).collect()),
             Value::Table(table) => Value::Table(table.requested()),
@@ -99,7 +99,7 @@ impl Located {
         }
     }
 
-    pub(super) fn text(text: impl Into<String>, place: Place) -> Self {
+    pub(crate) fn text(text: impl Into<String>, place: Place) -> Self {
         Self {
             value: Value::Text(text.into()),
             place,
@@ -107,7 +107,7 @@ impl Located {
     }
 
     /// What was found, for a message. Never for a secret.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match &self.value {
             Value::Null => "nothing".into(),
             Value::Bool(value) => value.to_string(),
@@ -125,7 +125,7 @@ impl Located {
 
 impl Table {
     /// The same, as part of a request.
-    pub(super) fn requested(self) -> Self {
+    pub(crate) fn requested(self) -> Self {
         let requested = |entry: Entry| Entry {
             key: entry.key,
             place: Place::Request,
@@ -135,25 +135,25 @@ impl Table {
     }
 
     /// The value of a key that is written and not null.
-    pub(super) fn get(&self, key: &str) -> Option<&Located> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Located> {
         self.0
             .iter()
             .find(|entry| entry.key == key && entry.value.value != Value::Null)
             .map(|entry| &entry.value)
     }
 
-    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
         self.0.iter_mut().find(|entry| entry.key == key)
     }
 
     /// The value of a key that is written, taken out.
-    pub(super) fn take(&mut self, key: &str) -> Option<Located> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Located> {
         let index = self.0.iter().position(|entry| entry.key == key)?;
         Some(self.0.remove(index).value)
     }
 
     /// Puts a value at a key, over what was there.
-    pub(super) fn set(&mut self, key: impl Into<String>, value: Located) {
+    pub(crate) fn set(&mut self, key: impl Into<String>, value: Located) {
         let key = key.into();
         let place = value.place.clone();
         match self.get_mut(&key) {
@@ -166,7 +166,7 @@ impl Table {
     }
 
     /// The table at a key, made when there is none.
-    pub(super) fn table_at(&mut self, key: &str, place: &Place) -> &mut Self {
+    pub(crate) fn table_at(&mut self, key: &str, place: &Place) -> &mut Self {
         let is_table = |entry: &Entry| matches!(entry.value.value, Value::Table(_));
         if !self
             .0

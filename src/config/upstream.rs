@@ -1,12 +1,14 @@
 //! `[upstream]`: connections and sessions toward servers.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{section::Section, values};
 
 /// Connections and sessions toward servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
+    /// Certificates (PEM) trusted beside those of the public authorities. Default: none.
+    pub ca_file: Option<PathBuf>,
     /// Longest wait for a connection. Default 2 s.
     pub connect_timeout: Duration,
     /// An unused connection is closed after this long. Default 90 s.
@@ -30,6 +32,7 @@ pub struct Upstream {
 impl Default for Upstream {
     fn default() -> Self {
         Self {
+            ca_file: None,
             connect_timeout: Duration::from_secs(2),
             connection_idle: Duration::from_secs(90),
             idle_connections: 256,
@@ -49,6 +52,10 @@ impl Upstream {
         let millis = Duration::from_millis;
         let within = || values::duration(millis(10)..=millis(86_400_000));
         let upstream = Self {
+            ca_file: section.optional("ca_file", |located| {
+                let path = values::some_text(located)?;
+                Ok(located.place.resolve(&path))
+            }),
             connect_timeout: section.read("connect_timeout", defaults.connect_timeout, within()),
             connection_idle: section.read("connection_idle", defaults.connection_idle, within()),
             idle_connections: section.read(

@@ -11,15 +11,15 @@ use super::tree::{Located, Place, Value};
 
 /// Why a value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// A more precise place than the value's own.
-    pub(super) place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// What was expected and what was found.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl Problem {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             place: None,
             message: message.into(),
@@ -32,7 +32,7 @@ impl Problem {
 }
 
 /// Any text.
-pub(super) fn text(located: &Located) -> Result<String, Problem> {
+pub(crate) fn text(located: &Located) -> Result<String, Problem> {
     match &located.value {
         Value::Text(text) => Ok(text.clone()),
         // Shown by kind only: the text may be a secret.
@@ -43,7 +43,8 @@ pub(super) fn text(located: &Located) -> Result<String, Problem> {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What kind of value it is, in words.
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
@@ -55,7 +56,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// A text that is not empty.
-pub(super) fn some_text(located: &Located) -> Result<String, Problem> {
+pub(crate) fn some_text(located: &Located) -> Result<String, Problem> {
     let text = text(located)?;
     if text.trim().is_empty() {
         return Err(Problem::new("expected a text, found an empty one"));
@@ -64,7 +65,7 @@ pub(super) fn some_text(located: &Located) -> Result<String, Problem> {
 }
 
 /// The content of the file a text names, without the newline at its end.
-pub(super) fn file_content(located: &Located) -> Result<String, Problem> {
+pub(crate) fn file_content(located: &Located) -> Result<String, Problem> {
     if located.place == Place::Request {
         return Err(Problem::new(
             "names a file, which only a node's own configuration may",
@@ -81,7 +82,7 @@ pub(super) fn file_content(located: &Located) -> Result<String, Problem> {
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(located: &Located) -> Result<bool, Problem> {
+pub(crate) fn boolean(located: &Located) -> Result<bool, Problem> {
     match &located.value {
         Value::Bool(value) => Ok(*value),
         Value::Text(text) if located.place.is_untyped() => match text.to_lowercase().as_str() {
@@ -102,7 +103,7 @@ fn integer(located: &Located) -> Option<u64> {
 }
 
 /// A whole number within a range.
-pub(super) fn count<T>(range: RangeInclusive<T>) -> impl Fn(&Located) -> Result<T, Problem>
+pub(crate) fn count<T>(range: RangeInclusive<T>) -> impl Fn(&Located) -> Result<T, Problem>
 where
     T: TryFrom<u64> + PartialOrd + std::fmt::Display,
 {
@@ -118,7 +119,7 @@ where
 }
 
 /// A whole number that is not zero.
-pub(super) fn non_zero(max: u32) -> impl Fn(&Located) -> Result<NonZeroU32, Problem> {
+pub(crate) fn non_zero(max: u32) -> impl Fn(&Located) -> Result<NonZeroU32, Problem> {
     move |located| {
         let value = count(1..=max)(located)?;
         NonZeroU32::new(value).ok_or_else(|| Problem::expected("a number above zero", located))
@@ -126,7 +127,7 @@ pub(super) fn non_zero(max: u32) -> impl Fn(&Located) -> Result<NonZeroU32, Prob
 }
 
 /// A number within a range.
-pub(super) fn number(range: RangeInclusive<f64>) -> impl Fn(&Located) -> Result<f64, Problem> {
+pub(crate) fn number(range: RangeInclusive<f64>) -> impl Fn(&Located) -> Result<f64, Problem> {
     move |located| {
         let value = match &located.value {
             Value::Float(value) => Some(*value),
@@ -146,7 +147,7 @@ pub(super) fn number(range: RangeInclusive<f64>) -> impl Fn(&Located) -> Result<
 }
 
 /// A duration with its unit, within a range.
-pub(super) fn duration(
+pub(crate) fn duration(
     range: RangeInclusive<Duration>,
 ) -> impl Fn(&Located) -> Result<Duration, Problem> {
     move |located| {
@@ -213,7 +214,7 @@ fn seconds_per(unit: &str) -> Option<f64> {
 }
 
 /// A duration as it would be written.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let units = [
         (86_400_000, "d"),
         (3_600_000, "h"),
@@ -233,7 +234,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// A number of bytes, with a unit or plain, within a range.
-pub(super) fn size<T>(range: RangeInclusive<T>) -> impl Fn(&Located) -> Result<T, Problem>
+pub(crate) fn size<T>(range: RangeInclusive<T>) -> impl Fn(&Located) -> Result<T, Problem>
 where
     T: TryFrom<u64> + PartialOrd + Copy + TryInto<u64>,
 {
@@ -255,7 +256,8 @@ where
     }
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+/// `512`, `64KiB`, `1MB`.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -285,7 +287,7 @@ fn show_size<T: TryInto<u64>>(bytes: T) -> String {
 }
 
 /// One of a few words.
-pub(super) fn choice<T: Copy>(
+pub(crate) fn choice<T: Copy>(
     words: &[(&'static str, T)],
 ) -> impl Fn(&Located) -> Result<T, Problem> {
     move |located| {
@@ -317,7 +319,7 @@ pub(super) fn choice<T: Copy>(
 }
 
 /// An address to listen on; `localhost` and a missing address are understood.
-pub(super) fn listen_address(located: &Located) -> Result<SocketAddr, Problem> {
+pub(crate) fn listen_address(located: &Located) -> Result<SocketAddr, Problem> {
     let expected = || {
         Problem::expected(
             "an address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"",
@@ -340,7 +342,7 @@ pub(super) fn listen_address(located: &Located) -> Result<SocketAddr, Problem> {
 }
 
 /// A list of texts; commas separate them where everything is text.
-pub(super) fn texts(located: &Located) -> Result<Vec<String>, Problem> {
+pub(crate) fn texts(located: &Located) -> Result<Vec<String>, Problem> {
     match &located.value {
         Value::List(items) => items
             .iter()

@@ -1,5 +1,6 @@
-//! The secret that seals tokens: the configured one, or one that nodes share
-//! through the store.
+//! The fleet's secret: the configured one, or one that nodes share through the
+//! store. It seals tokens, and the key that nodes prove themselves to bridges
+//! with is derived from it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +9,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::{
+    bridge::signer::Signer,
     config::{Config, Secret},
+    ids::NodeId,
     lifecycle::Tasks,
     mcp::seal::Sealer,
     store::{Event, RecordKey, Store, StoreError},
@@ -18,13 +21,21 @@ use crate::{
 /// that the store is back.
 const SHARE_KEY_AFTER: Duration = Duration::from_secs(30);
 
-/// What seals tokens: the configured secret, or one that the first node made
-/// and the store keeps. Until the store answers for the first time, a node
-/// without a configured secret makes tokens that only itself can open.
-pub(super) async fn sealer(config: &Config, store: &Arc<dyn Store>, tasks: &Tasks) -> Sealer {
+/// What seals and what signs: by the configured secret, or one that the first
+/// node made and the store keeps. Until the store answers for the first time, a
+/// node without a configured secret makes tokens that only itself can open, and
+/// is a fleet of its own to bridges.
+pub(super) async fn keys(
+    config: &Config,
+    node: &NodeId,
+    store: &Arc<dyn Store>,
+    tasks: &Tasks,
+) -> (Sealer, Signer) {
     let previous = config.node.previous_secret.as_ref().map(key_of);
     if let Some(secret) = &config.node.secret {
-        return Sealer::new(&key_of(secret)).with_previous(previous.iter());
+        let key = key_of(secret);
+        let sealer = Sealer::new(&key).with_previous(previous.iter());
+        return (sealer, Signer::new(node.clone(), &key));
     }
     // Subscribed to first: the store may begin to answer right after the attempt.
     let feed = store.subscribe();
@@ -34,7 +45,9 @@ pub(super) async fn sealer(config: &Config, store: &Arc<dyn Store>, tasks: &Task
     });
     let key = *shared.as_ref().unwrap_or(&own);
     let sealer = Sealer::new(&key).with_previous(previous.iter());
-    let keeping = keep_key_shared(Arc::clone(store), feed, key, shared.is_ok(), sealer.clone());
+    let signer = Signer::new(node.clone(), &key);
+    let users = (sealer.clone(), signer.clone());
+    let keeping = keep_key_shared(Arc::clone(store), feed, key, shared.is_ok(), users);
     let ending = tasks.ending().clone();
     tasks.spawn("shared-key", async move {
         tokio::select! {
@@ -42,7 +55,7 @@ pub(super) async fn sealer(config: &Config, store: &Arc<dyn Store>, tasks: &Task
             () = keeping => {}
         }
     });
-    sealer
+    (sealer, signer)
 }
 
 /// Compares with the store whenever it comes back: it may answer for the
@@ -52,7 +65,7 @@ async fn keep_key_shared(
     mut feed: broadcast::Receiver<Event>,
     mut key: [u8; 32],
     mut is_shared: bool,
-    sealer: Sealer,
+    (sealer, signer): (Sealer, Signer),
 ) {
     loop {
         let is_back = async {
@@ -74,6 +87,7 @@ async fn keep_key_shared(
             Ok(kept) => {
                 if kept != key {
                     sealer.adopt(&kept);
+                    signer.adopt(&kept);
                     key = kept;
                 }
                 if !is_shared {

@@ -1,17 +1,23 @@
 //! From the configuration to the settings of each part.
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
 
 use crate::{
-    cache,
+    bridge::signer::Signer,
+    cache, certificates,
     config::Config,
-    health,
+    deployments::{self, plan::Pace},
+    engine, health,
     http::{listener::ListenerSettings, mcp::about},
     registry, relay, session, upstream,
 };
 
 /// Header lines of one request.
 const MAX_HEADER_LINES: usize = 100;
+/// Bytes of a cache for what there is little of.
+const SMALL: u64 = 16 << 20;
 
 pub(super) fn cache(config: &Config) -> cache::Settings {
     let cache = &config.cache;
@@ -28,6 +34,15 @@ pub(super) fn cache(config: &Config) -> cache::Settings {
     }
 }
 
+/// For what there is little of: templates.
+pub(super) fn small_cache(config: &Config) -> cache::Settings {
+    let usual = cache(config);
+    cache::Settings {
+        l1_bytes: usual.l1_bytes.min(SMALL),
+        ..usual
+    }
+}
+
 pub(super) fn registry(config: &Config) -> registry::Settings {
     registry::Settings {
         most: config.limits.registered_servers,
@@ -35,9 +50,38 @@ pub(super) fn registry(config: &Config) -> registry::Settings {
     }
 }
 
-pub(super) fn upstream(config: &Config) -> upstream::Settings {
+pub(super) fn docker(config: &Config) -> engine::Settings {
+    let engine = &config.engine.docker;
+    engine.settings(config.cache.engines.fresh)
+}
+
+pub(super) fn deployments(config: &Config, listen: SocketAddr) -> deployments::Settings {
+    // Without a shared store and a secret of its own, the next life of this
+    // node is another fleet: nobody could use what it leaves.
+    let is_alone = config.redis.is_none() && config.node.secret.is_none();
+    deployments::Settings {
+        most: config.limits.deployments,
+        check: config.cluster.lease_ttl,
+        timeout: Duration::from_secs(30),
+        pace: Pace {
+            drain: config.node.drain,
+            ..Pace::default()
+        },
+        owner: is_alone.then(|| owner(listen)),
+    }
+}
+
+/// This machine and the address: whoever listens there next is this node's successor.
+fn owner(listen: SocketAddr) -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}/{listen}", machine.trim())
+}
+
+pub(super) fn upstream(config: &Config, signer: &Signer) -> anyhow::Result<upstream::Settings> {
     let upstream = &config.upstream;
-    upstream::Settings {
+    let tls = certificates::client(upstream.ca_file.as_deref()).context("upstream.ca_file")?;
+    Ok(upstream::Settings {
+        tls: Arc::new(tls),
         connect_timeout: upstream.connect_timeout,
         pool_idle: upstream.connection_idle,
         max_idle_per_host: upstream.idle_connections,
@@ -50,7 +94,8 @@ pub(super) fn upstream(config: &Config) -> upstream::Settings {
         max_message_bytes: config.limits.message,
         client_info: about::gateway_info(),
         keep_dedicated: config.redis.is_some(),
-    }
+        signer: signer.clone(),
+    })
 }
 
 pub(super) fn relay(config: &Config) -> relay::Settings {

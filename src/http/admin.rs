@@ -3,12 +3,20 @@
 
 mod cluster;
 mod date;
+mod deployments;
 mod replicas;
 mod servers;
+mod templates;
 
 use std::sync::Arc;
 
-use axum::{Router, body::Body, extract::State, response::Response, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    response::Response,
+    routing::{get, post},
+};
 use http::{HeaderValue, header::CONTENT_TYPE};
 use serde::Serialize;
 
@@ -26,6 +34,32 @@ pub fn routes() -> Router<Arc<Gateway>> {
         .route(
             "/api/servers/{server}",
             get(servers::one).delete(servers::unregister),
+        )
+        .route("/api/templates", get(templates::all))
+        .route("/api/templates/{template}", get(templates::one))
+        .route(
+            "/api/deployments",
+            get(deployments::all).post(deployments::deploy),
+        )
+        .route(
+            "/api/deployments/{deployment}",
+            get(deployments::one).delete(deployments::remove),
+        )
+        .route(
+            "/api/deployments/{deployment}/stop",
+            post(deployments::stop),
+        )
+        .route(
+            "/api/deployments/{deployment}/restart",
+            post(deployments::restart),
+        )
+        .route(
+            "/api/deployments/{deployment}/scale",
+            post(deployments::scale),
+        )
+        .route(
+            "/api/deployments/{deployment}/logs",
+            get(deployments::logs::logs),
         )
         .route("/api/openapi.json", get(openapi))
         .route("/metrics", get(metrics))

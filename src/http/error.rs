@@ -4,9 +4,11 @@
 //! the cure where there is one: no addresses, no sources, nothing of our parts.
 //! The whole chain goes to the log.
 
+mod deployments;
 mod limited;
 mod registry;
 mod rest;
+mod templates;
 #[cfg(test)]
 mod tests;
 

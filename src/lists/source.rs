@@ -6,13 +6,13 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::{
-    Caller, Document, ListError, Listing, Lists, Missing,
+    Caller, Document, Items, ListError, Listing, Lists, Missing,
     fetch::{Fetcher, Wanted},
     merged::{Part, Parts},
 };
 use crate::{
-    cache::{CacheKey, Fetch, Served, Subject},
-    ids::ServerId,
+    cache::{CacheKey, Cacheable as _, Fetch, Served, Subject},
+    ids::{Principal, ServerId},
     mcp::{
         capabilities::ClientCapabilities,
         method::{self, ListKind},
@@ -102,6 +102,32 @@ impl Lists {
         }
         let served = self.discovery(server, caller, deadline).await?;
         Ok(served.value)
+    }
+
+    /// A server's list from itself, past the cache and without keeping it.
+    /// Dropping the future ends the exchange.
+    ///
+    /// # Errors
+    /// When it has no answer.
+    pub async fn ask(
+        &self,
+        server: &Arc<Server>,
+        kind: ListKind,
+        deadline: Instant,
+    ) -> Result<Items, ListError> {
+        let caller = Caller::plain(Principal::ANONYMOUS);
+        let fetch = self.fetch(server, &caller, Wanted::List(kind));
+        let timed_out = |_| ListError::TimedOut {
+            what: format!("{} of server {}", kind.method(), server.id),
+        };
+        let fetched = tokio::time::timeout_at(deadline, fetch()).await;
+        let fetched = fetched.map_err(timed_out)??;
+        match Listing::decode(&fetched.payload) {
+            Ok(Listing::Catalogue(catalogue)) => Ok(catalogue.items().clone()),
+            Ok(Listing::Document(_) | Listing::Read(_)) | Err(_) => {
+                Err(foreign(server, kind.method()))
+            }
+        }
     }
 
     fn part_deadline(&self, deadline: Instant) -> Instant {

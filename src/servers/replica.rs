@@ -30,6 +30,8 @@ pub struct Replica {
     pub weight: u32,
     /// Header lines sent with every request, the fleet's own credential among them.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The bridge it is reached through, to which nodes prove themselves.
+    pub audience: Option<Arc<str>>,
     pub(super) traffic: Traffic,
     pub(super) condition: Condition,
     /// Where calls in flight are limited.
@@ -80,6 +82,7 @@ impl Replica {
             endpoint,
             weight,
             headers: Vec::new(),
+            audience: None,
             traffic: Traffic::new(),
             condition: Condition::default(),
             gate: None,
@@ -90,6 +93,14 @@ impl Replica {
     #[must_use]
     pub fn with_headers(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
         self.headers = headers;
+        self
+    }
+
+    /// The same replica, reached through a bridge: requests to it carry a
+    /// token that is signed for `audience`.
+    #[must_use]
+    pub fn signed(mut self, audience: &str) -> Self {
+        self.audience = Some(audience.into());
         self
     }
 

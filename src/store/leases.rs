@@ -22,6 +22,8 @@ pub enum DutyKind {
     Watch,
     /// The one trial of a replica whose circuit breaker is half open.
     Trial,
+    /// Running the deployments of an engine.
+    Engine,
 }
 
 impl DutyKind {
@@ -32,17 +34,18 @@ impl DutyKind {
             Self::Probe => "probe",
             Self::Watch => "watch",
             Self::Trial => "trial",
+            Self::Engine => "engine",
         }
     }
 }
 
 /// Something that exactly one node should do: a kind of work and what it is
-/// done to (a replica's or a server's id).
+/// done to (a replica's, a server's or an engine's id).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Duty {
     /// The kind of work.
     pub kind: DutyKind,
-    /// A replica's or a server's id.
+    /// A replica's, a server's or an engine's id.
     pub subject: Arc<str>,
 }
 

@@ -84,7 +84,8 @@ struct State {
     fenced: Expiring<RecordKey, (Fence, Bytes)>,
     rosters: HashMap<RosterKey, Roster>,
     permits: HashMap<ReplicaId, Holders>,
-    registry: Table,
+    servers: Table,
+    deployments: Table,
     rates: Expiring<RateKey, u64>,
 }
 
@@ -125,7 +126,8 @@ impl MemoryStore {
                 fenced: Expiring::new(bounds.records),
                 rosters: HashMap::new(),
                 permits: HashMap::new(),
-                registry: Table::default(),
+                servers: Table::default(),
+                deployments: Table::default(),
                 rates: Expiring::new(bounds.marks),
             }),
             started: Instant::now(),

@@ -46,7 +46,14 @@ where
 /// is written in costs more than the rest of its request's telemetry, so spans
 /// of requests are for the collector unless they are asked for by name.
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
-    let filter = EnvFilter::builder().parse(directives)?;
+    // The engine's client would write whole requests, and with them the
+    // secrets of deployments: nobody can ask for that.
+    let others = directives
+        .split(',')
+        .filter(|directive| !directive.trim_start().starts_with("bollard"));
+    let filter = EnvFilter::builder()
+        .parse(others.collect::<Vec<_>>().join(","))?
+        .add_directive("bollard=error".parse()?);
     if directives.contains(REQUEST_TARGET) {
         return Ok(filter);
     }
@@ -68,6 +75,16 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             !request_span("POST", "/mcp", &TraceContext::default()).is_disabled()
         })
+    }
+
+    #[test]
+    fn the_engines_client_never_writes_what_it_sends() {
+        let filter = filter("trace,bollard=trace,bollard::docker=trace").expect("directives");
+        let subscriber = tracing_subscriber::registry().with(fmt::layer().with_filter(filter));
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(!tracing::enabled!(target: "bollard::docker", tracing::Level::DEBUG));
+            assert!(!tracing::enabled!(target: "bollard::read", tracing::Level::DEBUG));
+        });
     }
 
     #[test]

@@ -22,7 +22,13 @@ use prometheus::{
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::names;
-use crate::{cache::CacheStatus, ids::ServerId, servers::Replica, store::Failures};
+use crate::{
+    cache::CacheStatus,
+    deployments::record::{Phase, Record, ReplicaState},
+    ids::ServerId,
+    servers::Replica,
+    store::Failures,
+};
 
 pub(crate) mod instruments;
 #[cfg(test)]
@@ -254,6 +260,9 @@ pub struct Metrics {
     store_reachable: IntGauge,
     in_use: [IntGauge; Gauge::ALL.len()],
     replica_healthy: IntGaugeVec,
+    deployments: IntGaugeVec,
+    deployed_replicas: IntGaugeVec,
+    restarts: IntCounterVec,
     answered: AtomicU64,
     log_lines_dropped: IntCounter,
     dropped_lines: OnceLock<ErrorCounter>,
@@ -313,6 +322,9 @@ impl Metrics {
                 .with_label_values(&none),
             in_use: Gauge::ALL.map(|gauge| in_use.with_label_values(&[gauge.as_str()])),
             replica_healthy: instruments::REPLICA_HEALTHY.gauge(&registry),
+            deployments: instruments::DEPLOYMENTS.gauge(&registry),
+            deployed_replicas: instruments::DEPLOYED_REPLICAS.gauge(&registry),
+            restarts: instruments::RESTARTS.counter(&registry),
             answered: AtomicU64::new(0),
             log_lines_dropped: instruments::LOG_LINES_DROPPED
                 .counter(&registry)
@@ -340,6 +352,7 @@ impl Metrics {
         for outcome in Refresh::ALL {
             self.refreshes.with_label_values(&[outcome.as_str()]);
         }
+        self.deployments(std::iter::empty());
     }
 
     /// For tests of other modules.
@@ -456,6 +469,26 @@ impl Metrics {
             .set(i64::from(healthy));
     }
 
+    /// These are the deployments there are.
+    pub fn deployments<'a>(&self, records: impl Iterator<Item = &'a Record> + Clone) {
+        for phase in Phase::ALL {
+            let count = records.clone().filter(|one| one.phase == phase).count();
+            let cell = self.deployments.with_label_values(&[phase.as_str()]);
+            cell.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        for state in ReplicaState::ALL {
+            let replicas = records.clone().flat_map(|one| &one.replicas);
+            let count = replicas.filter(|one| one.state == state).count();
+            let cell = self.deployed_replicas.with_label_values(&[state.as_str()]);
+            cell.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A container that had ended was started again.
+    pub fn restarted(&self, server: &ServerId) {
+        self.restarts.with_label_values(&[server.as_str()]).inc();
+    }
+
     /// Removes the series of a replica that is gone.
     pub fn forget_replica(&self, replica: &Replica) {
         let labels = [replica.server.as_str(), replica.id.as_str()];
@@ -471,6 +504,7 @@ impl Metrics {
         forget(&self.queue_waits, server);
         forget(&self.breakers_open, server);
         forget(&self.breaker_turns, server);
+        forget(&self.restarts, server);
     }
 
     /// Counts the lines that the log's writer drops.

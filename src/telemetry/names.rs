@@ -43,6 +43,8 @@ pub const CACHE_STATUS: &str = "mcp_fleet.cache.status";
 pub const OUTCOME: &str = "mcp_fleet.outcome";
 /// What something turned to.
 pub const STATE: &str = "mcp_fleet.state";
+/// How far a deployment is.
+pub const PHASE: &str = "mcp_fleet.phase";
 /// Why something was done.
 pub const REASON: &str = "mcp_fleet.reason";
 

@@ -19,7 +19,9 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE},
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+    },
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -36,6 +38,7 @@ use tower::Service;
 use url::Url;
 
 use super::{Settings, UpstreamError};
+use crate::bridge::signer::Signature;
 
 /// Longest piece of a non-JSON error body that is kept for people.
 const ERROR_TEXT: usize = 300;
@@ -48,11 +51,13 @@ const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("mcp-fleet/", env!("CARGO_PKG_VERSION")));
 
-/// Where requests to a replica go, and what the operator has sent with each.
+/// Where requests to a replica go, what the operator has sent with each, and
+/// how the node proves itself where that is a bridge.
 #[derive(Clone)]
 pub(super) struct Target {
     uri: Uri,
     headers: Arc<[(HeaderName, HeaderValue)]>,
+    signature: Option<Arc<Signature>>,
     /// Where the server has redirected us to, e.g. from `/mcp` to `/mcp/`.
     moved: Arc<ArcSwapOption<Uri>>,
 }
@@ -62,8 +67,15 @@ impl Target {
         Self {
             uri,
             headers: headers.into(),
+            signature: None,
             moved: Arc::default(),
         }
+    }
+
+    /// The same target, a bridge that wants to see who asks.
+    pub(super) fn signed(mut self, signature: Option<Signature>) -> Self {
+        self.signature = signature.map(Arc::new);
+        self
     }
 
     /// Another address of the same origin.
@@ -71,6 +83,7 @@ impl Target {
         Self {
             uri,
             headers: Arc::clone(&self.headers),
+            signature: self.signature.clone(),
             moved: Arc::default(),
         }
     }
@@ -135,7 +148,7 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_keepalive(Some(Duration::from_secs(60)));
         let tls = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config((*settings.tls).clone())
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
@@ -239,6 +252,10 @@ fn new_request(
     for (name, value) in &*target.headers {
         // What the protocol says about this request stands.
         request.headers_mut().entry(name).or_insert(value.clone());
+    }
+    if let Some(signature) = &target.signature {
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, signature.header());
     }
     request
 }

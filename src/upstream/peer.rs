@@ -24,6 +24,7 @@ use super::{
     stdio::Backoff,
 };
 use crate::{
+    bridge::signer::Signer,
     ids::{ReplicaId, ServerId},
     mcp::{
         capabilities::ClientCapabilities,
@@ -76,9 +77,13 @@ pub(super) enum Way {
 }
 
 impl Way {
-    fn to(replica: &Replica) -> Self {
+    fn to(replica: &Replica, signer: &Signer) -> Self {
         match &replica.endpoint {
-            Endpoint::Http(uri) => Self::Http(Target::new(uri.clone(), &replica.headers)),
+            Endpoint::Http(uri) => {
+                let signature = replica.audience.as_deref();
+                let signature = signature.map(|audience| signer.toward(audience));
+                Self::Http(Target::new(uri.clone(), &replica.headers).signed(signature))
+            }
             Endpoint::Stdio(command) => Self::Stdio(command.clone()),
             Endpoint::Demo => Self::Demo,
         }
@@ -121,11 +126,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(replica: &Arc<Replica>) -> Arc<Self> {
+    pub(super) fn new(replica: &Arc<Replica>, signer: &Signer) -> Arc<Self> {
         Arc::new(Self {
             id: replica.id.clone(),
             server: replica.server.clone(),
-            way: Way::to(replica),
+            way: Way::to(replica, signer),
             replica: Arc::downgrade(replica),
             changes: Changes::new(),
             slots: Slots::default(),

@@ -381,7 +381,7 @@ impl Upstreams {
                 if let Some(former) = former {
                     former.retire_all(&self.shared);
                 }
-                let peer = Peer::new(replica);
+                let peer = Peer::new(replica, &self.shared.settings.signer);
                 peers.insert(replica.id.clone(), Arc::clone(&peer));
                 peer
             }

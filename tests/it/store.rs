@@ -30,8 +30,8 @@ use permits::{
 };
 use rates::{a_limit_gives_its_burst_and_says_when_to_return, limits_are_apart, tokens_come_back};
 use registry::{
-    a_registry_that_was_lost_is_restored_once, editions_of_the_registry_grow,
-    registered_servers_are_kept_by_name, the_registry_has_a_bound,
+    a_registry_that_was_lost_is_restored_once, an_entry_that_moved_on_is_left_alone,
+    editions_of_the_registry_grow, registered_servers_are_kept_by_name, the_registry_has_a_bound,
 };
 
 macro_rules! contract {
@@ -99,6 +99,7 @@ contract!(
     editions_of_the_registry_grow,
     the_registry_has_a_bound,
     a_registry_that_was_lost_is_restored_once,
+    an_entry_that_moved_on_is_left_alone,
     a_limit_gives_its_burst_and_says_when_to_return,
     limits_are_apart,
     tokens_come_back,
@@ -131,7 +132,11 @@ fn every_key_ends(server: &RedisServer, prefix: &str) {
     let keys = server.cli(&["keys", "*"]);
     for key in keys.lines().filter(|key| !key.is_empty()) {
         assert!(key.starts_with(&format!("{prefix}:")), "{key}");
-        if key != format!("{prefix}:secret") && key != format!("{prefix}:servers") {
+        let for_ever = ["secret", "servers", "deployments"];
+        if for_ever
+            .iter()
+            .all(|name| key != format!("{prefix}:{name}"))
+        {
             let ttl: i64 = server.cli(&["pttl", key]).trim().parse().expect("a number");
             assert!(ttl != -1, "{key} lives for ever");
         }

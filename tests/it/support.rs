@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod deaf;
+pub(crate) mod dockerd;
 pub(crate) mod fake_server;
 pub(crate) mod legacy_client;
 pub(crate) mod load;

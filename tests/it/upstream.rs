@@ -11,7 +11,9 @@ mod watch;
 use std::{borrow::Borrow, collections::BTreeSet, sync::Arc, time::Duration};
 
 use mcp_fleet::{
-    ids::ServerId,
+    bridge::signer::Signer,
+    certificates,
+    ids::{NodeId, ServerId},
     lifecycle::Tasks,
     mcp::{Raw, capabilities::ClientCapabilities, json::raw, message::Answer, version::Version},
     servers::{Endpoint, Replica, StdioCommand},
@@ -34,6 +36,7 @@ pub(crate) struct Side {
 
 pub(crate) fn settings() -> Settings {
     Settings {
+        tls: Arc::new(certificates::client(None).expect("the authorities")),
         connect_timeout: Duration::from_secs(2),
         pool_idle: Duration::from_secs(30),
         max_idle_per_host: 32,
@@ -46,6 +49,7 @@ pub(crate) fn settings() -> Settings {
         max_message_bytes: 1024 * 1024,
         client_info: raw(&json!({"name": "test-node", "version": "0"})),
         keep_dedicated: false,
+        signer: Signer::new(NodeId::named("test-node"), &[7; 32]),
     }
 }
 

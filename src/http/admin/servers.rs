@@ -127,6 +127,7 @@ pub(super) async fn register(
         | Changed::Removed
         | Changed::Unknown
         | Changed::Full
+        | Changed::Moved
         | Changed::Behind => (StatusCode::OK, "unchanged"),
     };
     let mut response = answer(&Registered {

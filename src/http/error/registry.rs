@@ -12,6 +12,7 @@ impl From<RegistryError> for RestError {
             RegistryError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_server"),
             RegistryError::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             RegistryError::Configured { .. } => (StatusCode::CONFLICT, "configured"),
+            RegistryError::Deployed { .. } => (StatusCode::CONFLICT, "deployed"),
             RegistryError::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown_server"),
             RegistryError::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "too_many_servers"),
         };

@@ -16,9 +16,10 @@ use tokio::{net::TcpListener, time::Instant};
 
 use crate::{
     balance::Policy,
+    bridge::signer::Signer,
     cache::{self, Cache},
-    config,
-    ids::{Principal, ServerId},
+    certificates, config,
+    ids::{NodeId, Principal, ServerId},
     lifecycle::Tasks,
     lists::{Caller, Lists, Settings, Target},
     mcp::{json, seal::Sealer},
@@ -190,6 +191,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
     let info = json::raw(&json!({ "name": "mcp-fleet", "version": "0" }));
     let upstreams = Upstreams::new(
         upstream::Settings {
+            tls: Arc::new(certificates::client(None).expect("the authorities")),
             connect_timeout: Duration::from_secs(1),
             pool_idle: Duration::from_secs(10),
             max_idle_per_host: 8,
@@ -202,6 +204,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
             max_message_bytes: 1 << 20,
             client_info: info.clone(),
             keep_dedicated: false,
+            signer: Signer::new(NodeId::named("test"), &[7; 32]),
         },
         store.clone(),
         tasks.clone(),

@@ -1,34 +1,44 @@
-//! The registry of the embedded store: it ends with the process.
+//! The tables of the embedded store: they end with the process.
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{MemoryStore, micros};
+use super::{MemoryStore, State, micros};
 use crate::store::{
     StoreError,
-    registry::{Change, Changed, Edition, Entry, Registry, Table},
+    registry::{Change, Changed, Edition, Entry, Registry, Table, Which},
 };
 
 #[async_trait]
 impl Registry for MemoryStore {
-    async fn registry_edition(&self) -> Result<Edition, StoreError> {
-        Ok(self.lock_state().registry.edition)
+    async fn registry_edition(&self, which: Which) -> Result<Edition, StoreError> {
+        Ok(self.lock_state().registry(which).edition)
     }
 
-    async fn registry(&self) -> Result<Table, StoreError> {
-        Ok(self.lock_state().registry.clone())
+    async fn registry(&self, which: Which) -> Result<Table, StoreError> {
+        Ok(self.lock_state().registry(which).clone())
     }
 
     async fn change_registry(
         &self,
+        which: Which,
         change: &Change,
         known: Edition,
     ) -> Result<Changed, StoreError> {
         let clock = self.clock(Instant::now());
         let mut state = self.lock_state();
-        let table = &mut state.registry;
+        let table = state.registry(which);
         if table.edition < known {
             return Ok(Changed::Behind);
+        }
+        let (name, over) = match change {
+            Change::Put { name, over, .. } | Change::Remove { name, over } => (name, over),
+        };
+        let stored = position(table, name)
+            .ok()
+            .map(|at| table.entries[at].edition);
+        if over.is_some() && stored != *over {
+            return Ok(Changed::Moved);
         }
         let edition = Edition(micros(clock).max(table.edition.0 + 1));
         let changed = match change {
@@ -36,6 +46,7 @@ impl Registry for MemoryStore {
                 name,
                 definition,
                 most,
+                ..
             } => {
                 let entry = Entry {
                     name: name.clone(),
@@ -57,7 +68,7 @@ impl Registry for MemoryStore {
                     }
                 }
             }
-            Change::Remove { name } => match position(table, name) {
+            Change::Remove { name, .. } => match position(table, name) {
                 Ok(at) => {
                     table.entries.remove(at);
                     Changed::Removed
@@ -69,13 +80,22 @@ impl Registry for MemoryStore {
         Ok(changed)
     }
 
-    async fn restore_registry(&self, table: &Table) -> Result<bool, StoreError> {
+    async fn restore_registry(&self, which: Which, table: &Table) -> Result<bool, StoreError> {
         let mut state = self.lock_state();
-        if state.registry.edition >= table.edition {
+        if state.registry(which).edition >= table.edition {
             return Ok(false);
         }
-        state.registry = table.clone();
+        *state.registry(which) = table.clone();
         Ok(true)
+    }
+}
+
+impl State {
+    fn registry(&mut self, which: Which) -> &mut Table {
+        match which {
+            Which::Servers => &mut self.servers,
+            Which::Deployments => &mut self.deployments,
+        }
     }
 }
 

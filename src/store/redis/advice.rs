@@ -14,7 +14,7 @@ use tracing::error;
 const AGAIN: Duration = Duration::from_secs(300);
 
 /// What to do about `error`, where only an operator can do something.
-fn cure(error: &Error) -> Option<&'static str> {
+pub(super) fn cure(error: &Error) -> Option<&'static str> {
     let details = error.details();
     let says = |words: &[&str]| words.iter().any(|word| details.contains(word));
     if *error.kind() == ErrorKind::Auth || says(&["WRONGPASS", "NOAUTH"]) {

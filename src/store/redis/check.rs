@@ -60,7 +60,7 @@ pub(super) async fn too_old(client: &Client, limit: Duration) -> Option<String> 
 }
 
 /// `None` stands for the only one.
-fn masters(client: &Client) -> Vec<Option<Server>> {
+pub(super) fn masters(client: &Client) -> Vec<Option<Server>> {
     match client.cached_cluster_state() {
         Some(cluster) => cluster
             .unique_primary_nodes()
@@ -71,7 +71,7 @@ fn masters(client: &Client) -> Vec<Option<Server>> {
     }
 }
 
-fn options(master: Option<Server>, limit: Duration) -> Options {
+pub(super) fn options(master: Option<Server>, limit: Duration) -> Options {
     Options {
         max_attempts: Some(1),
         timeout: Some(limit),
@@ -81,13 +81,13 @@ fn options(master: Option<Server>, limit: Duration) -> Options {
     }
 }
 
-fn version(info: &str) -> Option<&str> {
+pub(super) fn version(info: &str) -> Option<&str> {
     info.lines()
         .find_map(|line| line.strip_prefix("redis_version:"))
         .map(str::trim)
 }
 
-fn is_too_old(version: &str) -> bool {
+pub(super) fn is_too_old(version: &str) -> bool {
     let major = version.split('.').next().unwrap_or_default();
     major.parse::<u32>().is_ok_and(|major| major < OLDEST)
 }

@@ -9,7 +9,7 @@ use crate::ids::ReplicaId;
 
 use super::super::{
     Channel, EntryKey, RecordKey, StreamKey, SubjectKey, leases::Duty, rates::RateKey,
-    rosters::RosterKey,
+    registry::Which, rosters::RosterKey,
 };
 
 /// A key. All but [`RecordKey::Secret`] and [`Key::Registry`] have a time to live.
@@ -53,11 +53,11 @@ pub(super) enum Key<'a> {
     /// flight to a replica. Lives as long as its youngest line. Bound: one per
     /// replica with `max_in_flight`, one line per node. Written by `permits.lua`.
     Permits(&'a ReplicaId),
-    /// Hash, one field per registered server and `:edition`. Lives for ever:
-    /// what was registered is served until it is taken out. Bound:
-    /// `limits.registered_servers`. Written by `registry_change.lua`,
-    /// `registry_restore.lua`.
-    Registry,
+    /// Hash, one field per registered server or deployment and `:edition`. Lives
+    /// for ever: what was registered is served, and what was deployed runs, until
+    /// it is taken out. Bound: `limits.registered_servers`, `limits.deployments`.
+    /// Written by `registry_change.lua`, `registry_restore.lua`.
+    Registry(Which),
     /// String, a time in microseconds: until when the tokens taken of a rate limit
     /// are spread. Lives until then. Bound: one per client, server and tool
     /// that is limited and was used lately. Written by `rate_take.lua`.
@@ -120,7 +120,8 @@ impl Keys {
             Key::Roster(RosterKey::Load) => format!("{prefix}:load"),
             Key::Roster(RosterKey::Interest(server)) => format!("{prefix}:interest:{{{server}}}"),
             Key::Permits(replica) => format!("{prefix}:permits:{{{replica}}}"),
-            Key::Registry => format!("{prefix}:servers"),
+            Key::Registry(Which::Servers) => format!("{prefix}:servers"),
+            Key::Registry(Which::Deployments) => format!("{prefix}:deployments"),
             Key::Rate(RateKey(limit)) => format!("{prefix}:rate:{limit}"),
         }
     }
@@ -131,6 +132,7 @@ impl Keys {
             Topic::Cache => format!("{prefix}:on:cache"),
             Topic::Of(Channel::Fleet) => format!("{prefix}:on:fleet"),
             Topic::Of(Channel::Health) => format!("{prefix}:on:health"),
+            Topic::Of(Channel::Deployments) => format!("{prefix}:on:deployments"),
             Topic::Wake(stream) => format!("{prefix}:on:{}", self.stream(stream)),
         }
     }
@@ -146,6 +148,7 @@ impl Keys {
             }
             RecordKey::Stream(stream) => format!("{prefix}:sse:{{{stream}}}"),
             RecordKey::Health(replica) => format!("{prefix}:health:{{{replica}}}"),
+            RecordKey::Deployment(name) => format!("{prefix}:deployment:{{{name}}}"),
         }
     }
 
@@ -214,6 +217,7 @@ mod tests {
         let replica = ReplicaId::new(&server, "http://127.0.0.1:1/mcp");
         let health = RecordKey::Health(replica.clone());
         let mailbox = StreamKey::Mailbox("ca11".into());
+        let deployed = server.clone();
         let formatted = [
             keys.key(Key::Entry(&entry)),
             keys.key(Key::Lock(&entry)),
@@ -232,14 +236,17 @@ mod tests {
             keys.key(Key::LeaseWanted(&probe)),
             keys.key(Key::Roster(&RosterKey::Members)),
             keys.key(Key::Roster(&RosterKey::Load)),
-            keys.key(Key::Roster(&RosterKey::Interest(server))),
+            keys.key(Key::Roster(&RosterKey::Interest(server.clone()))),
             keys.key(Key::Record(&health)),
             keys.key(Key::Permits(&replica)),
-            keys.key(Key::Registry),
+            keys.key(Key::Registry(Which::Servers)),
+            keys.key(Key::Registry(Which::Deployments)),
+            keys.key(Key::Record(&RecordKey::Deployment(deployed))),
             keys.key(Key::Rate(&RateKey(ShortDigest::of(&[b"slot"])))),
             keys.topic(Topic::Cache),
             keys.topic(Topic::Of(Channel::Fleet)),
             keys.topic(Topic::Of(Channel::Health)),
+            keys.topic(Topic::Of(Channel::Deployments)),
             keys.topic(Topic::Wake(&events)),
             keys.topic(Topic::Wake(&mailbox)),
         ];
@@ -265,10 +272,13 @@ mod tests {
             "mcp-fleet:health:{demo/REPLICA}",
             "mcp-fleet:permits:{demo/REPLICA}",
             "mcp-fleet:servers",
+            "mcp-fleet:deployments",
+            "mcp-fleet:deployment:{demo}",
             "mcp-fleet:rate:SLOT",
             "mcp-fleet:on:cache",
             "mcp-fleet:on:fleet",
             "mcp-fleet:on:health",
+            "mcp-fleet:on:deployments",
             "mcp-fleet:on:mcp-fleet:session:{5e55}:events:get",
             "mcp-fleet:on:mcp-fleet:call:{ca11}:mailbox",
         ];

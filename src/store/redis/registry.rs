@@ -1,4 +1,4 @@
-//! The registry in Redis: `registry_*.lua`.
+//! The tables in Redis: `registry_*.lua`.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -7,16 +7,16 @@ use fred::{prelude::HashesInterface, types::Value};
 use super::{RedisStore, keys::Key, number, scripts, unexpected, unsigned};
 use crate::store::{
     StoreError,
-    registry::{Change, Changed, Edition, Entry, Registry, Table},
+    registry::{Change, Changed, Edition, Entry, Registry, Table, Which},
 };
 
-/// The field beside the servers. No server can have that name.
+/// The field beside the others. Nothing can have that name.
 const EDITION: &str = ":edition";
 
 #[async_trait]
 impl Registry for RedisStore {
-    async fn registry_edition(&self) -> Result<Edition, StoreError> {
-        let key = self.keys.key(Key::Registry);
+    async fn registry_edition(&self, which: Which) -> Result<Edition, StoreError> {
+        let key = self.keys.key(Key::Registry(which));
         let edition: Option<u64> = self
             .connections
             .run(async |client| client.hget(key, EDITION).await)
@@ -24,8 +24,8 @@ impl Registry for RedisStore {
         Ok(Edition(edition.unwrap_or(0)))
     }
 
-    async fn registry(&self) -> Result<Table, StoreError> {
-        let key = self.keys.key(Key::Registry);
+    async fn registry(&self, which: Which) -> Result<Table, StoreError> {
+        let key = self.keys.key(Key::Registry(which));
         let fields: Vec<(String, Bytes)> = self
             .connections
             .run(async |client| client.hgetall(key).await)
@@ -48,6 +48,7 @@ impl Registry for RedisStore {
 
     async fn change_registry(
         &self,
+        which: Which,
         change: &Change,
         known: Edition,
     ) -> Result<Changed, StoreError> {
@@ -57,16 +58,20 @@ impl Registry for RedisStore {
                 name,
                 definition,
                 most,
+                over,
             } => args![
                 "put",
                 name.as_str(),
                 definition.clone(),
                 known,
-                i64::from(*most)
+                i64::from(*most),
+                expected(*over)
             ],
-            Change::Remove { name } => args!["remove", name.as_str(), "", known, 0i64],
+            Change::Remove { name, over } => {
+                args!["remove", name.as_str(), "", known, 0i64, expected(*over)]
+            }
         };
-        let keys = vec![self.keys.key(Key::Registry)];
+        let keys = vec![self.keys.key(Key::Registry(which))];
         let reply = self
             .connections
             .script(&scripts::REGISTRY_CHANGE, keys, args)
@@ -79,11 +84,12 @@ impl Registry for RedisStore {
             Some("unknown") => Ok(Changed::Unknown),
             Some("full") => Ok(Changed::Full),
             Some("behind") => Ok(Changed::Behind),
+            Some("moved") => Ok(Changed::Moved),
             Some(_) | None => Err(unexpected()),
         }
     }
 
-    async fn restore_registry(&self, table: &Table) -> Result<bool, StoreError> {
+    async fn restore_registry(&self, which: Which, table: &Table) -> Result<bool, StoreError> {
         let mut args = args![number(table.edition.0)];
         for entry in &table.entries {
             let mut value = format!("{} ", entry.edition.0).into_bytes();
@@ -91,13 +97,19 @@ impl Registry for RedisStore {
             args.push(Value::from(entry.name.as_str()));
             args.push(Value::from(Bytes::from(value)));
         }
-        let keys = vec![self.keys.key(Key::Registry)];
+        let keys = vec![self.keys.key(Key::Registry(which))];
         let reply = self
             .connections
             .script(&scripts::REGISTRY_RESTORE, keys, args)
             .await?;
         Ok(unsigned(&reply)? == 1)
     }
+}
+
+/// The edition that an entry has to have; empty: any, also none.
+fn expected(over: Option<Edition>) -> String {
+    over.map(|edition| edition.0.to_string())
+        .unwrap_or_default()
 }
 
 /// `<edition> <definition>`

@@ -37,7 +37,7 @@ pub(super) struct Subscriber {
     pub(super) connections: Arc<Connections>,
     pub(super) cache_topic: String,
     /// Channels whose messages are passed on as they are.
-    pub(super) passed: [(String, Channel); 2],
+    pub(super) passed: [(String, Channel); 3],
     /// Keyed by the channel on which a stream's wake-ups come.
     pub(super) wakers: Arc<Wakers<String>>,
     pub(super) events: broadcast::Sender<Event>,
@@ -56,7 +56,7 @@ impl Subscriber {
         Self {
             connections,
             cache_topic: keys.topic(Topic::Cache),
-            passed: [Channel::Fleet, Channel::Health]
+            passed: [Channel::Fleet, Channel::Health, Channel::Deployments]
                 .map(|channel| (keys.topic(Topic::Of(channel)), channel)),
             wakers,
             events,

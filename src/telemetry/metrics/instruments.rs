@@ -103,6 +103,24 @@ pub(crate) const REPLICA_HEALTHY: Instrument = Instrument {
     about: "1 while probes find a replica fit for traffic, 0 while they do not",
     labels: &[names::SERVER, names::REPLICA],
 };
+pub(crate) const DEPLOYMENTS: Instrument = Instrument {
+    name: "mcp_fleet.deployments",
+    unit: "{deployment}",
+    about: "Deployments of the fleet as this node knows them, by how far they are",
+    labels: &[names::PHASE],
+};
+pub(crate) const DEPLOYED_REPLICAS: Instrument = Instrument {
+    name: "mcp_fleet.deployment.replicas",
+    unit: "{replica}",
+    about: "Replicas of deployments as this node knows them, by what they do",
+    labels: &[names::STATE],
+};
+pub(crate) const RESTARTS: Instrument = Instrument {
+    name: "mcp_fleet.deployment.restarts",
+    unit: "{restart}",
+    about: "Containers that this node started again after they had ended",
+    labels: &[names::SERVER],
+};
 pub(crate) const LOG_LINES_DROPPED: Instrument = Instrument {
     name: "mcp_fleet.log.dropped",
     unit: "{line}",
@@ -117,7 +135,7 @@ pub(crate) const BUILD: Instrument = Instrument {
 };
 
 /// All of them; the exporter finds a family's OpenTelemetry name here.
-pub(crate) const ALL: [Instrument; 14] = [
+pub(crate) const ALL: [Instrument; 17] = [
     SERVER_OPERATION,
     CLIENT_OPERATION,
     CACHE,
@@ -130,6 +148,9 @@ pub(crate) const ALL: [Instrument; 14] = [
     STORE_REACHABLE,
     IN_USE,
     REPLICA_HEALTHY,
+    DEPLOYMENTS,
+    DEPLOYED_REPLICAS,
+    RESTARTS,
     LOG_LINES_DROPPED,
     BUILD,
 ];

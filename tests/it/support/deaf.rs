@@ -15,7 +15,7 @@ use mcp_fleet::store::{
     leases::{Ask, Duty, LeaseOutcome, Leases, Renewal},
     permits::{PermitRequest, Permits, Permitted},
     rates::{Rate, RateKey, Rates, Taken},
-    registry::{Change, Changed, Edition, Registry, Table},
+    registry::{Change, Changed, Edition, Registry, Table, Which},
     rosters::{RosterChange, RosterKey, RosterLine, Rosters},
 };
 use tokio::sync::{Notify, broadcast};
@@ -233,21 +233,22 @@ impl Permits for DeafStore {
 
 #[async_trait]
 impl Registry for DeafStore {
-    async fn registry_edition(&self) -> Result<Edition, StoreError> {
-        self.inner.registry_edition().await
+    async fn registry_edition(&self, which: Which) -> Result<Edition, StoreError> {
+        self.inner.registry_edition(which).await
     }
-    async fn registry(&self) -> Result<Table, StoreError> {
-        self.inner.registry().await
+    async fn registry(&self, which: Which) -> Result<Table, StoreError> {
+        self.inner.registry(which).await
     }
     async fn change_registry(
         &self,
+        which: Which,
         change: &Change,
         known: Edition,
     ) -> Result<Changed, StoreError> {
-        self.inner.change_registry(change, known).await
+        self.inner.change_registry(which, change, known).await
     }
-    async fn restore_registry(&self, table: &Table) -> Result<bool, StoreError> {
-        self.inner.restore_registry(table).await
+    async fn restore_registry(&self, which: Which, table: &Table) -> Result<bool, StoreError> {
+        self.inner.restore_registry(which, table).await
     }
 }
 

@@ -1,0 +1,133 @@
+//! Who is let in: nodes of the fleet, by their tokens.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use sha2::{Digest as _, Sha256};
+
+use super::token::{Claims, PublicKey, SCHEME, TokenError};
+
+/// Tokens that are remembered: each node sends the same for half a minute.
+const REMEMBERED: usize = 512;
+
+/// Checks tokens for one bridge.
+#[derive(Debug)]
+pub struct Door {
+    key: PublicKey,
+    audience: Arc<str>,
+    /// By digest: comparing digests tells nothing of a token by how long it takes.
+    known: Mutex<HashMap<[u8; 32], (Claims, Arc<str>)>>,
+}
+
+impl Door {
+    /// Lets in whoever has a token of the fleet for `audience`.
+    #[must_use]
+    pub fn new(key: PublicKey, audience: &str) -> Self {
+        Self {
+            key,
+            audience: audience.into(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// The node that sends the request.
+    ///
+    /// # Errors
+    /// When it does not prove to be one.
+    pub fn node_of(&self, headers: &HeaderMap, now: SystemTime) -> Result<Arc<str>, TokenError> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let token = match (values.next(), values.next()) {
+            (Some(value), None) => token(value).ok_or(TokenError::Malformed)?,
+            _ => return Err(TokenError::Malformed),
+        };
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((claims, node)) = known.get(&digest) {
+                let current = claims.is_current(now).then(|| Arc::clone(node));
+                return current.ok_or(TokenError::Expired);
+            }
+        }
+        let claims = self.key.verify(token, &self.audience, now)?;
+        let node: Arc<str> = claims.node.as_str().into();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.retain(|_, (claims, _)| claims.is_current(now));
+        }
+        if known.len() < REMEMBERED {
+            known.insert(digest, (claims, Arc::clone(&node)));
+        }
+        Ok(node)
+    }
+}
+
+fn token(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::bridge::token::SigningKey;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    }
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let values = values.iter().map(|value| {
+            let value = HeaderValue::from_str(value).unwrap();
+            (AUTHORIZATION, value)
+        });
+        values.collect()
+    }
+
+    #[test]
+    fn a_remembered_token_still_expires() {
+        let key = SigningKey::derive(&[7; 32]);
+        let door = Door::new(key.public(), "b");
+        let header = headers(&[&format!("{SCHEME} {}", key.sign("n", "b", at(60)))]);
+        for now in [0, 30, 65] {
+            assert_eq!(door.node_of(&header, at(now)).as_deref(), Ok("n"));
+        }
+        assert_eq!(door.known.lock().unwrap().len(), 1);
+        assert_eq!(door.node_of(&header, at(66)), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn exactly_one_token_of_our_scheme_is_taken() {
+        let key = SigningKey::derive(&[7; 32]);
+        let door = Door::new(key.public(), "b");
+        let good = format!("{SCHEME} {}", key.sign("n", "b", at(60)));
+        let lower = good.replacen(SCHEME, &SCHEME.to_lowercase(), 1);
+        assert!(door.node_of(&headers(&[&lower]), at(0)).is_ok());
+        let bearer = good.replacen(SCHEME, "Bearer", 1);
+        for bad in [&[][..], &[&*good, &*good], &[&*bearer], &["x"], &[SCHEME]] {
+            let refused = door.node_of(&headers(bad), at(0));
+            assert_eq!(refused, Err(TokenError::Malformed), "{bad:?}");
+        }
+        let other = Door::new(key.public(), "c");
+        let refused = other.node_of(&headers(&[&good]), at(0));
+        assert_eq!(refused, Err(TokenError::OtherAudience));
+        assert!(other.known.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let key = SigningKey::derive(&[7; 32]);
+        let door = Door::new(key.public(), "b");
+        for n in 0..REMEMBERED + 5 {
+            let token = key.sign(&n.to_string(), "b", at(60));
+            let header = headers(&[&format!("{SCHEME} {token}")]);
+            assert!(door.node_of(&header, at(0)).is_ok());
+        }
+        assert_eq!(door.known.lock().unwrap().len(), REMEMBERED);
+    }
+}

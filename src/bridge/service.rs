@@ -1,0 +1,641 @@
+//! The HTTP side: which request means what. Streamable HTTP of every era; the
+//! server's own words pass through.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt as _;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tracing::debug;
+
+use super::{
+    backend::{Backend, Lease},
+    door::Door,
+    nodes::{Node, Nodes},
+    outbox::Outbox,
+    presence::{Presence, Present},
+    reply::{self, Body},
+    session::Session,
+    splice::{Kind, Parts, Rope},
+    table::Sink,
+    worker::{NoAnswer, NotSent, Refusal},
+};
+use crate::mcp::{
+    capabilities::ClientCapabilities,
+    envelope::LogLevel,
+    error::{self, RpcError},
+    header,
+    json::{self, RawObject},
+    message::{Answer, RequestId, response_bytes},
+    method,
+};
+
+/// How long a server may take to say that it speaks the modern era. Nodes wait
+/// a little longer.
+const PROBE: Duration = Duration::from_secs(3);
+/// When to try again what finds no place.
+const SOON: Duration = Duration::from_secs(1);
+/// What a message costs beside its bytes.
+const OVERHEAD: usize = 256;
+
+/// What a request of which nobody knows the sender is counted as.
+const HEALTH: &str = "/healthz";
+const ENDPOINT: &str = "/mcp";
+
+/// Whether the server speaks the modern era.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Era {
+    Unknown = 0,
+    Modern = 1,
+    Legacy = 2,
+}
+
+/// The bridge, as HTTP sees it.
+#[derive(Debug)]
+pub struct Service {
+    door: Door,
+    nodes: Nodes,
+    backend: Backend,
+    presence: Arc<Presence>,
+    max_message: usize,
+    era: AtomicU8,
+    draining: AtomicBool,
+    /// Requests in flight that are waited for when the bridge stops.
+    running: TaskTracker,
+}
+
+/// A request in flight. Dropped when it is answered or its client is gone.
+struct Ongoing {
+    lease: Lease,
+    number: u64,
+    session: Option<(Arc<Session>, RequestId)>,
+    _visit: Visit,
+    _running: Option<TaskTrackerToken>,
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        if let Some((session, id)) = &self.session {
+            session.done(id);
+        }
+        self.lease.worker.give_up(self.number);
+    }
+}
+
+/// A node's stream for messages of no call.
+struct Listening {
+    session: Arc<Session>,
+    outbox: Arc<Outbox>,
+    _visit: Visit,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.session.unlisten(&self.outbox);
+    }
+}
+
+/// A node that is being answered.
+struct Visit {
+    node: Arc<Node>,
+    _place: OwnedSemaphorePermit,
+    _present: Present,
+}
+
+/// A message that was read, and who sent it.
+struct Received {
+    message: Bytes,
+    room: Option<OwnedSemaphorePermit>,
+    visit: Visit,
+}
+
+impl Service {
+    /// Serves `backend` to whoever `door` lets in.
+    #[must_use]
+    pub fn new(
+        door: Door,
+        nodes: Nodes,
+        backend: Backend,
+        presence: Arc<Presence>,
+        max_message: usize,
+    ) -> Self {
+        Self {
+            door,
+            nodes,
+            backend,
+            presence,
+            max_message,
+            era: AtomicU8::new(Era::Unknown as u8),
+            draining: AtomicBool::new(false),
+            running: TaskTracker::new(),
+        }
+    }
+
+    /// The processes and sessions.
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Takes no further request, and waits for those in flight.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.backend.end_streams();
+        self.running.close();
+        self.running.wait().await;
+    }
+
+    /// Answers a request.
+    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let path = request.uri().path();
+        if path == HEALTH {
+            return match *request.method() {
+                Method::GET | Method::HEAD => reply::text(StatusCode::OK, "ok\n"),
+                _ => reply::not_allowed("GET"),
+            };
+        }
+        let name = match self.door.node_of(request.headers(), wall_clock()) {
+            Ok(name) => name,
+            Err(error) => {
+                debug!(%error, "a request without a valid token");
+                return reply::unauthorized();
+            }
+        };
+        let present = self.presence.enter();
+        if path != ENDPOINT {
+            return reply::text(StatusCode::NOT_FOUND, "not found\n");
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return reply::later(SOON, "the bridge is stopping");
+        }
+        let node = self.nodes.named(&name);
+        let Some(place) = node.begin() else {
+            return reply::later(SOON, "too many requests of this node");
+        };
+        let visit = Visit {
+            node,
+            _place: place,
+            _present: present,
+        };
+        match *request.method() {
+            Method::POST => self.post(request, visit).await,
+            Method::GET => self.get(request.headers(), visit),
+            Method::DELETE => self.delete(request.headers()),
+            _ => reply::not_allowed("POST, GET, DELETE"),
+        }
+    }
+
+    async fn post<B>(&self, request: Request<B>, visit: Visit) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let (parts, body) = request.into_parts();
+        let limit = self.max_message;
+        let length = parts.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > limit) {
+            return too_large(limit);
+        }
+        // Room is made before the message is read: that is what bounds memory.
+        let expected = length.unwrap_or(limit) + OVERHEAD;
+        let room = visit.node.room(expected).await;
+        let message = match read(body, limit, length.unwrap_or(0)).await {
+            Ok(message) => message,
+            Err(response) => return response,
+        };
+        let received = Received {
+            message: one_line(message),
+            room,
+            visit,
+        };
+        self.receive(&parts.headers, received).await
+    }
+
+    async fn receive(&self, headers: &HeaderMap, received: Received) -> Response<Body> {
+        let message = received.message.clone();
+        let (parts, kind) = match Parts::read(&message) {
+            Ok(read) => read,
+            Err(error) => {
+                let error = RpcError::invalid_request(error.to_string());
+                return reply::refused(StatusCode::BAD_REQUEST, None, &error);
+            }
+        };
+        if parts.is_modern() {
+            return match kind {
+                Kind::Request(id, method) if method == method::DISCOVER => {
+                    self.discover(&id, received).await
+                }
+                Kind::Request(id, method) => self.call(&parts, id, method, None, received).await,
+                Kind::Notification(_) => reply::accepted(),
+                Kind::Answer(_) => bad_request(None, "responses need a session"),
+            };
+        }
+        if let Kind::Request(id, method) = &kind
+            && method == method::INITIALIZE
+        {
+            return self.initialize(&parts, id, received).await;
+        }
+        let id = match &kind {
+            Kind::Request(id, _) => Some(id.clone()),
+            Kind::Notification(_) | Kind::Answer(_) => None,
+        };
+        let Some(session) = headers.get(header::SESSION_ID) else {
+            return bad_request(id.as_ref(), "the Mcp-Session-Id header is required");
+        };
+        let Some(session) = self.session(session) else {
+            return no_session(id.as_ref());
+        };
+        match kind {
+            Kind::Request(id, method) => {
+                self.session_request(&parts, id, method, &session, received)
+                    .await
+            }
+            Kind::Notification(method) => {
+                self.notification(&parts, &method, &session, received);
+                reply::accepted()
+            }
+            Kind::Answer(id) => {
+                self.client_answer(&parts, id.as_ref(), &session, received);
+                reply::accepted()
+            }
+        }
+    }
+
+    fn session(&self, id: &HeaderValue) -> Option<Arc<Session>> {
+        self.backend.session(id.to_str().ok()?)
+    }
+
+    /// `server/discover`: how nodes find out the era. Servers of before may
+    /// be silent, or end.
+    async fn discover(&self, id: &RequestId, received: Received) -> Response<Body> {
+        let unknown = || {
+            let error = RpcError::method_not_found(method::DISCOVER);
+            reply::refused(StatusCode::NOT_FOUND, Some(id), &error)
+        };
+        let era = self.era();
+        if era == Era::Legacy {
+            return unknown();
+        }
+        let lease = match self.backend.sessionless().await {
+            Ok(lease) => lease,
+            Err(why) => return not_sent(&why),
+        };
+        // What lets itself be initialized is used like that.
+        if era == Era::Unknown && lease.worker.handshake().is_some() {
+            return unknown();
+        }
+        if let Err(why) = lease.worker.check() {
+            return not_sent(&why);
+        }
+        let _running = self.running.token();
+        let answer = match lease.worker.ask(&received.message, PROBE).await {
+            Ok(answer) => answer,
+            Err(why) => {
+                debug!(?why, "the server does not answer server/discover");
+                if why == NoAnswer::Ended && era == Era::Unknown {
+                    self.set_era(Era::Legacy);
+                }
+                self.backend.end_common();
+                return unknown();
+            }
+        };
+        let Ok((parts, _)) = Parts::read(&answer) else {
+            return unknown();
+        };
+        let code = parts
+            .error
+            .and_then(RpcError::parse)
+            .map(|error| error.code);
+        let era = match code {
+            None
+            | Some(
+                error::UNSUPPORTED_VERSION | error::HEADER_MISMATCH | error::MISSING_CAPABILITY,
+            ) => Era::Modern,
+            Some(_) => Era::Legacy,
+        };
+        self.set_era(era);
+        if era == Era::Legacy {
+            self.backend.end_common();
+        }
+        let place = parts.id().into_iter();
+        let edits = place.map(|id_place| (id_place, id.as_raw().get().to_owned()));
+        reply::answer(Rope::splice(&answer, edits.collect()), None, true)
+    }
+
+    async fn initialize(
+        &self,
+        parts: &Parts<'_>,
+        id: &RequestId,
+        received: Received,
+    ) -> Response<Body> {
+        let capabilities = parts
+            .param("capabilities")
+            .and_then(|raw| ClientCapabilities::parse(raw).ok())
+            .unwrap_or_default();
+        let _running = self.running.token();
+        match self.backend.open(received.message, capabilities).await {
+            Ok(session) => {
+                let mut response = reply::answer(session.handshake.answer(id), None, false);
+                if let Ok(value) = HeaderValue::from_str(&session.id) {
+                    response.headers_mut().insert(header::SESSION_ID, value);
+                }
+                response
+            }
+            Err(Refusal::Answer(answer)) => {
+                // What ended at server/discover may just have failed.
+                self.set_era(Era::Unknown);
+                let Ok((parts, _)) = Parts::read(&answer) else {
+                    return not_sent(&NotSent::Stopping);
+                };
+                let edits = parts
+                    .id()
+                    .map(|place| (place, id.as_raw().get().to_owned()));
+                let rope = Rope::splice(&answer, edits.into_iter().collect());
+                reply::answer(rope, None, false)
+            }
+            Err(Refusal::Ended(error)) => reply::refused(StatusCode::OK, Some(id), &error),
+            Err(Refusal::NotSent(why)) => not_sent(&why),
+            Err(Refusal::Stopping) => not_sent(&NotSent::Stopping),
+        }
+    }
+
+    /// A request of a session. Some are about the session itself.
+    async fn session_request(
+        &self,
+        parts: &Parts<'_>,
+        id: RequestId,
+        method: String,
+        session: &Arc<Session>,
+        received: Received,
+    ) -> Response<Body> {
+        let is_told = match (&*method, parts.params) {
+            (method::PING, _) => session.worker.is_some(),
+            (method::LOGGING_SET_LEVEL, Some(params)) => {
+                let level = json::member_str(params, "level");
+                match level.and_then(|level| LogLevel::parse(&level)) {
+                    Some(level) => {
+                        session.set_level(level);
+                        session.worker.as_ref().is_some_and(|worker| {
+                            let mut table = worker.table();
+                            let is_alone = table.sessions().count() == 1;
+                            table.memory.set_level(level, params, is_alone)
+                        })
+                    }
+                    // The server says what is wrong with it.
+                    None => true,
+                }
+            }
+            (method::RESOURCES_SUBSCRIBE, Some(params)) => {
+                if let Some(worker) = &session.worker {
+                    worker.table().memory.subscribe(&session.id, params);
+                }
+                true
+            }
+            (method::RESOURCES_UNSUBSCRIBE, Some(params)) => {
+                let worker = session.worker.as_ref();
+                worker.is_none_or(|worker| worker.table().memory.unsubscribe(&session.id, params))
+            }
+            _ => true,
+        };
+        if is_told {
+            return self.call(parts, id, method, Some(session), received).await;
+        }
+        let done = Answer::Result(RawObject::new().to_raw());
+        reply::json(StatusCode::OK, response_bytes(&id, &done).into(), None)
+    }
+
+    /// Gives a request to the server; the first thing that comes back decides
+    /// the form of the response.
+    async fn call(
+        &self,
+        parts: &Parts<'_>,
+        id: RequestId,
+        method: String,
+        session: Option<&Arc<Session>>,
+        received: Received,
+    ) -> Response<Body> {
+        // Nobody waits for the end of a stream that has none.
+        let running = (method != method::LISTEN).then(|| self.running.token());
+        let lease = match session {
+            Some(session) => self.backend.for_session(session).await,
+            None => self.backend.sessionless().await,
+        };
+        let lease = match lease {
+            Ok(lease) => lease,
+            Err(why) => return not_sent(&why),
+        };
+        let Received {
+            message,
+            room,
+            visit,
+        } = received;
+        let outbox = Outbox::new(&visit.node);
+        let asked = (id.clone(), method);
+        let sink = Sink::Stream(Arc::clone(&outbox));
+        let from = (&*visit.node, room);
+        let sent = lease
+            .worker
+            .request(&message, parts, asked, session, sink, from);
+        let number = match sent {
+            Ok(number) => number,
+            Err(why) => return not_sent(&why),
+        };
+        let is_new = session.is_none_or(|session| session.begin(&id, &lease.worker, number));
+        let ongoing = Ongoing {
+            number,
+            session: session.filter(|_| is_new).cloned().zip(Some(id.clone())),
+            lease,
+            _visit: visit,
+            _running: running,
+        };
+        if !is_new {
+            return bad_request(Some(&id), "a request with this id is in flight");
+        }
+        match outbox.next().await {
+            Some(first) if first.is_last => {
+                reply::answer(first.rope, first.held, session.is_none())
+            }
+            first => reply::events(outbox, first, ongoing),
+        }
+    }
+
+    fn notification(
+        &self,
+        parts: &Parts<'_>,
+        method: &str,
+        session: &Arc<Session>,
+        received: Received,
+    ) {
+        match method {
+            // The bridge has told the server itself.
+            method::INITIALIZED => {}
+            method::CANCELLED => {
+                let id = parts.param("requestId");
+                let id = id.and_then(|id| RequestId::parse(id).ok());
+                let Some((worker, number)) = id.and_then(|id| session.call(&id)) else {
+                    return;
+                };
+                let told = worker.table().cancel(number, &received.message, parts);
+                if let Some(rope) = told {
+                    worker.tell_own(rope);
+                }
+            }
+            _ => {
+                if let Some(worker) = &session.worker {
+                    let rope = received.message.clone().into();
+                    worker.tell(rope, &received.visit.node, received.room);
+                }
+            }
+        }
+    }
+
+    fn client_answer(
+        &self,
+        parts: &Parts<'_>,
+        id: Option<&RequestId>,
+        session: &Arc<Session>,
+        received: Received,
+    ) {
+        let number = id.and_then(RequestId::as_number);
+        let asked = number.and_then(|number| Some((number, session.take_question(number)?)));
+        let Some((number, worker)) = asked else {
+            debug!("an answer to what was not asked");
+            return;
+        };
+        let message = &received.message;
+        let rope = worker.table().answer(number, session, message, parts);
+        if let Some(rope) = rope {
+            worker.tell(rope, &received.visit.node, received.room);
+        }
+    }
+
+    /// A session's stream for messages of no call.
+    fn get(&self, headers: &HeaderMap, visit: Visit) -> Response<Body> {
+        let Some(id) = headers.get(header::SESSION_ID) else {
+            return reply::not_allowed("POST");
+        };
+        let Some(session) = self.session(id) else {
+            return no_session(None);
+        };
+        if session.worker.is_none() {
+            return reply::not_allowed("POST, DELETE");
+        }
+        let outbox = Outbox::new(&visit.node);
+        session.listen(&outbox);
+        let listening = Listening {
+            session,
+            outbox: Arc::clone(&outbox),
+            _visit: visit,
+        };
+        reply::events(outbox, None, listening)
+    }
+
+    fn delete(&self, headers: &HeaderMap) -> Response<Body> {
+        let Some(id) = headers.get(header::SESSION_ID) else {
+            return reply::not_allowed("POST");
+        };
+        let is_closed = id.to_str().is_ok_and(|id| self.backend.close(id));
+        match is_closed {
+            true => {
+                let mut response = reply::accepted();
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+            false => no_session(None),
+        }
+    }
+
+    fn era(&self) -> Era {
+        match self.era.load(Ordering::Acquire) {
+            1 => Era::Modern,
+            2 => Era::Legacy,
+            _ => Era::Unknown,
+        }
+    }
+
+    fn set_era(&self, era: Era) {
+        self.era.store(era as u8, Ordering::Release);
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+async fn read<B>(mut body: B, limit: usize, expected: usize) -> Result<Bytes, Response<Body>>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            // Nobody is there to be answered.
+            return Err(bad_request(None, "the body ended early"));
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if first.len() + all.len() + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(expected.max(first.len() + data.len()));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// The message without line breaks, which the server's input forbids.
+fn one_line(message: Bytes) -> Bytes {
+    match json::single_line(&message) {
+        std::borrow::Cow::Borrowed(_) => message,
+        std::borrow::Cow::Owned(line) => line.into(),
+    }
+}
+
+fn bad_request(id: Option<&RequestId>, why: &str) -> Response<Body> {
+    let error = RpcError::invalid_request(why);
+    reply::refused(StatusCode::BAD_REQUEST, id, &error)
+}
+
+fn no_session(id: Option<&RequestId>) -> Response<Body> {
+    let error = RpcError::invalid_request("no such session: it has ended; initialize again");
+    reply::refused(StatusCode::NOT_FOUND, id, &error)
+}
+
+fn too_large(limit: usize) -> Response<Body> {
+    let error = RpcError::invalid_request(format!("the message is larger than {limit} bytes"));
+    reply::refused(StatusCode::PAYLOAD_TOO_LARGE, None, &error)
+}
+
+fn not_sent(why: &NotSent) -> Response<Body> {
+    let again = match why {
+        NotSent::Down { again, .. } => *again,
+        NotSent::TooMany | NotSent::Stopping => SOON,
+    };
+    reply::later(again, &why.to_string())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tokens name the wall clock's time; a bridge has no store to ask"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,352 @@
+//! Steps of a plan, done: each is one future that a reconciler may drop at any
+//! point, since all that it leaves half done is found and finished later.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::{Instant, sleep},
+};
+
+use super::{
+    Deployments,
+    definition::{Definition, Secrets},
+    naming::{Found, container_labels},
+    record::{LOG_LINES, LOG_WIDTH},
+};
+use crate::{
+    bridge::token::PublicKey,
+    engine::{BRIDGE_PORT, BridgeLaunch, Created, EngineError, NewContainer, docker::Docker},
+    store::Fence,
+    templates::spec::Transport,
+    upstream::Sign,
+};
+
+/// Steps at once; the engine has a bound of its own.
+const AT_ONCE: usize = 16;
+/// How long a server is asked before that is told.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for one answer of a server that starts.
+const ONE_PROBE: Duration = Duration::from_secs(3);
+/// Time between two reports of a pull.
+const PROGRESS: Duration = Duration::from_millis(500);
+/// Pauses between two questions to it.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_millis(800);
+/// Time a server has to end by itself before it is removed.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What came of a step.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// The deployment.
+    pub(super) deployment: String,
+    /// The container.
+    pub(super) container: String,
+    /// What came of it.
+    pub(super) outcome: Outcome,
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was made and started.
+    Created,
+    /// It was started again.
+    Started,
+    /// Its server answers, in this life of the container.
+    Answered(u64),
+    /// It does not answer yet.
+    Silent(String),
+    /// It was stopped.
+    Stopped,
+    /// It is gone.
+    Removed,
+    /// What it printed before it ended.
+    Printed(Vec<String>),
+    /// Networks and volumes that nobody uses are gone, or not.
+    Tidied(Result<(), EngineError>),
+    /// It was given up: it is not wanted any more.
+    Dropped,
+    /// The engine did not do it.
+    Failed(EngineError),
+}
+
+/// A step under way.
+pub(super) type Job = BoxFuture<'static, Done>;
+
+/// How far images are that are being pulled, by deployment.
+#[derive(Debug, Default)]
+pub(super) struct Pulls {
+    told: Mutex<BTreeMap<String, String>>,
+    last: Mutex<Option<Instant>>,
+    /// There is news.
+    pub(super) changed: Notify,
+}
+
+impl Pulls {
+    /// All that are under way.
+    pub(super) fn all(&self) -> BTreeMap<String, String> {
+        self.lock().clone()
+    }
+
+    fn tell(&self, deployment: &str, progress: String) {
+        self.lock().insert(deployment.to_owned(), progress);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= PROGRESS) {
+            *last = Some(Instant::now());
+            self.changed.notify_one();
+        }
+    }
+
+    fn end(&self, deployment: &str) {
+        self.lock().remove(deployment);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        // Changed in single steps: a panic cannot leave one in between.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends what is told of a pull, also when the step is dropped.
+struct Pulling<'a>(&'a Pulls, &'a str);
+
+impl Drop for Pulling<'_> {
+    fn drop(&mut self) {
+        self.0.end(self.1);
+    }
+}
+
+/// Makes steps of one engine.
+#[derive(Clone)]
+pub(super) struct Jobs {
+    docker: Arc<Docker>,
+    fleet: Arc<str>,
+    key: PublicKey,
+    owner: Option<Arc<str>>,
+    turns: Arc<Semaphore>,
+    pub(super) pulls: Arc<Pulls>,
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs")
+            .field("fleet", &self.fleet)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Jobs {
+    pub(super) fn new(node: &Deployments) -> Self {
+        let key = node.parts.signer.public();
+        Self {
+            docker: Arc::clone(&node.parts.engine.docker),
+            fleet: key.fleet_id().into(),
+            key,
+            owner: node.settings.owner.as_deref().map(Into::into),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            pulls: Arc::default(),
+        }
+    }
+
+    /// The fleet whose containers these are.
+    pub(super) fn fleet(&self) -> &str {
+        &self.fleet
+    }
+
+    fn job(
+        &self,
+        deployment: &str,
+        container: &str,
+        step: impl Future<Output = Result<Outcome, EngineError>> + Send + 'static,
+    ) -> Job {
+        let (deployment, container) = (deployment.to_owned(), container.to_owned());
+        let turns = Arc::clone(&self.turns);
+        Box::pin(async move {
+            // The semaphore is never closed.
+            let _turn = turns.acquire().await.ok();
+            Done {
+                deployment,
+                container,
+                outcome: step.await.unwrap_or_else(Outcome::Failed),
+            }
+        })
+    }
+
+    /// Makes and starts a replica, with all that it needs.
+    pub(super) fn create(
+        &self,
+        definition: Arc<Definition>,
+        ordinal: u32,
+        container: &str,
+        fence: Fence,
+    ) -> Job {
+        let (this, name) = (self.clone(), container.to_owned());
+        self.job(&definition.name.clone(), container, async move {
+            this.make(&definition, ordinal, &name, fence).await
+        })
+    }
+
+    async fn make(
+        &self,
+        definition: &Definition,
+        ordinal: u32,
+        name: &str,
+        fence: Fence,
+    ) -> Result<Outcome, EngineError> {
+        let spec = &definition.spec;
+        let image = {
+            let _pulling = Pulling(&self.pulls, &definition.name);
+            let tell = |progress| {
+                let told = format!("{}: {progress}", spec.image);
+                self.pulls.tell(&definition.name, told);
+            };
+            self.docker.ensure_image(&spec.image, tell).await?
+        };
+        let network = spec.isolation.network;
+        let network = self.docker.ensure_network(&self.fleet, network).await?;
+        let bridge = match &spec.transport {
+            Transport::Http { .. } => None,
+            Transport::Stdio { .. } => Some(BridgeLaunch {
+                volume: self.docker.ensure_bridge(&self.fleet, &image).await?,
+                public_key: self.key.to_string(),
+                audience: name.to_owned(),
+                port: BRIDGE_PORT,
+                arguments: Vec::new(),
+            }),
+        };
+        let labels = container_labels(
+            &self.fleet,
+            definition,
+            ordinal,
+            fence,
+            self.owner.as_deref(),
+        );
+        let new = NewContainer {
+            name,
+            labels: &labels,
+            spec,
+            image: &image,
+            network: &network,
+            bridge: bridge.as_ref(),
+        };
+        match self.docker.create(&new).await? {
+            Created::Created => {}
+            Created::AlreadyThere => self.check_ours(name).await?,
+        }
+        self.docker.start(name).await?;
+        Ok(Outcome::Created)
+    }
+
+    /// Whoever has the name was made by us, or is left alone.
+    async fn check_ours(&self, name: &str) -> Result<(), EngineError> {
+        let there = self.docker.inspect(name).await?;
+        let is_ours = there.is_none_or(|there| Found::of(&self.fleet, there).is_some());
+        if is_ours {
+            return Ok(());
+        }
+        Err(EngineError {
+            operation: crate::engine::Operation::Create,
+            subject: crate::engine::Subject::Container(name.to_owned()),
+            cause: crate::engine::Cause::Invalid {
+                why: "a container of that name is there, and it is not this fleet's".to_owned(),
+            },
+        })
+    }
+
+    pub(super) fn start(&self, deployment: &str, container: &str) -> Job {
+        let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
+        self.job(deployment, container, async move {
+            docker.start(&name).await.map(|()| Outcome::Started)
+        })
+    }
+
+    pub(super) fn stop(&self, deployment: &str, container: &str, grace: Duration) -> Job {
+        let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
+        self.job(deployment, container, async move {
+            docker.stop(&name, grace).await.map(|()| Outcome::Stopped)
+        })
+    }
+
+    pub(super) fn remove(&self, deployment: &str, container: &str, is_running: bool) -> Job {
+        let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
+        self.job(deployment, container, async move {
+            if is_running && let Err(error) = docker.stop(&name, GRACE).await {
+                tracing::debug!(container = name, %error, "removed without a word");
+            }
+            docker.remove(&name).await.map(|()| Outcome::Removed)
+        })
+    }
+
+    /// The last lines that a container printed.
+    pub(super) fn last_lines(&self, deployment: &str, container: &str, secrets: Secrets) -> Job {
+        let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
+        self.job(deployment, container, async move {
+            let lines = docker.last_lines(&name, LOG_LINES).await;
+            let lines = lines.unwrap_or_else(|error| {
+                tracing::debug!(container = name, %error, "what it printed cannot be read");
+                Vec::new()
+            });
+            let shown = lines.into_iter().map(|line| {
+                let text = secrets.hide(&line.text);
+                text.chars().take(LOG_WIDTH).collect()
+            });
+            Ok(Outcome::Printed(shown.collect()))
+        })
+    }
+
+    /// Removes what nobody uses any more.
+    pub(super) fn tidy(&self) -> Job {
+        let (docker, fleet) = (Arc::clone(&self.docker), Arc::clone(&self.fleet));
+        self.job("", "", async move {
+            Ok(Outcome::Tidied(docker.remove_unused(&fleet).await))
+        })
+    }
+}
+
+/// Asks a server that starts until it answers, or for a while.
+pub(super) fn probe(node: &Arc<Deployments>, found: &Found, since: u64) -> Job {
+    let (node, name) = (Arc::downgrade(node), found.seen.name.clone());
+    let (server, url, audience) = (found.server.clone(), found.url(), found.audience());
+    Box::pin(async move {
+        let until = Instant::now() + PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        let mut silence = "its server does not answer".to_owned();
+        let outcome = loop {
+            let Some(node) = node.upgrade() else {
+                break Outcome::Silent(silence);
+            };
+            let replica = url
+                .as_deref()
+                .and_then(|url| node.replica(&server, url, audience.as_deref()));
+            let Some(replica) = replica else {
+                sleep(LAST_PAUSE).await;
+                break Outcome::Silent("the engine tells no address of it".to_owned());
+            };
+            let deadline = Instant::now() + ONE_PROBE;
+            match node.parts.upstreams.probe(&replica, deadline).await {
+                Ok(Sign::Answer(_)) => break Outcome::Answered(since),
+                Ok(Sign::NotAsked) => {}
+                Err(failure) => silence = format!("its server does not answer yet: {failure}"),
+            }
+            drop(node);
+            if Instant::now() >= until {
+                break Outcome::Silent(silence);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        };
+        Done {
+            deployment: server,
+            container: name,
+            outcome,
+        }
+    })
+}

@@ -1,0 +1,220 @@
+//! How anything is asked of the engine: its turn, its time limit, and what an
+//! error of the client library means.
+
+use std::{future::Future, sync::PoisonError, time::Duration};
+
+use bollard::errors::Error;
+use tokio::time::timeout;
+
+use super::{Cause, Docker, EngineError, Operation, Subject};
+
+/// bollard's own limit covers only the time to the first byte; ours are
+/// shorter and cover all. A day, so that it never decides.
+const NEVER_S: u64 = 86_400;
+
+/// What an operation is about, for its errors.
+#[derive(Debug, Clone)]
+pub(super) struct About(pub(super) Operation, pub(super) Subject);
+
+impl About {
+    pub(super) fn container(operation: Operation, name: &str) -> Self {
+        Self(operation, Subject::Container(name.to_owned()))
+    }
+
+    pub(super) fn image(operation: Operation, name: &str) -> Self {
+        Self(operation, Subject::Image(name.to_owned()))
+    }
+
+    pub(super) fn network(operation: Operation, name: &str) -> Self {
+        Self(operation, Subject::Network(name.to_owned()))
+    }
+
+    pub(super) fn volume(operation: Operation, name: &str) -> Self {
+        Self(operation, Subject::Volume(name.to_owned()))
+    }
+
+    pub(super) fn error(&self, cause: Cause) -> EngineError {
+        EngineError::new(self.0, self.1.clone(), cause)
+    }
+}
+
+/// Whether an address is one that can be used.
+pub(super) fn check_host(host: &str) -> Result<(), EngineError> {
+    let known = ["unix:///", "tcp://", "http://"];
+    if known.iter().any(|scheme| host.starts_with(scheme)) {
+        return Ok(());
+    }
+    let why = "expected unix:///path, tcp://host:port or http://host:port".to_owned();
+    let subject = Subject::Engine(host.to_owned());
+    Err(EngineError::new(
+        Operation::Reach,
+        subject,
+        Cause::Invalid { why },
+    ))
+}
+
+impl Docker {
+    pub(super) fn about_engine(&self, operation: Operation) -> About {
+        About(operation, Subject::Engine(self.settings.host.clone()))
+    }
+
+    /// The client. It holds no connection: each request makes one.
+    pub(super) fn client(&self, about: &About) -> Result<&bollard::Docker, EngineError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let host = &self.settings.host;
+        let version = bollard::API_DEFAULT_VERSION;
+        let client = match host.strip_prefix("unix://") {
+            Some(path) => bollard::Docker::connect_with_unix(path, NEVER_S, version),
+            None => bollard::Docker::connect_with_http(host, NEVER_S, version),
+        };
+        match client {
+            Ok(client) => Ok(self.client.get_or_init(|| client)),
+            Err(error) => Err(self.noted(about, about.error(self.meaning(about, error)))),
+        }
+    }
+
+    /// Does one operation within the usual time.
+    pub(super) async fn ask<T>(
+        &self,
+        about: &About,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, EngineError> {
+        self.ask_within(self.settings.timeout, about, operation)
+            .await
+    }
+
+    /// Does one operation when it is its turn. The time runs from then on.
+    pub(super) async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        about: &About,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, EngineError> {
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
+        self.bounded(limit, about, operation).await
+    }
+
+    /// Does one operation that has its turn already.
+    pub(super) async fn bounded<T>(
+        &self,
+        limit: Duration,
+        about: &About,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, EngineError> {
+        match timeout(limit, operation).await {
+            Ok(Ok(answer)) => {
+                self.note_answer();
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(self.noted(about, about.error(self.meaning(about, error)))),
+            Err(_) => Err(self.noted(about, about.error(Cause::TimedOut { limit }))),
+        }
+    }
+
+    /// Lets an error have its say about the engine's availability.
+    pub(super) fn noted(&self, about: &About, error: EngineError) -> EngineError {
+        match &error.cause {
+            Cause::Unreachable { .. } => self.note_failure(&error),
+            // One slow container is no proof that the engine hangs.
+            Cause::TimedOut { .. } if matches!(about.1, Subject::Engine(_)) => {
+                self.note_failure(&error);
+            }
+            Cause::TimedOut { .. } => {}
+            _ => self.note_answer(),
+        }
+        error
+    }
+
+    /// What an error of the client library means.
+    pub(super) fn meaning(&self, about: &About, error: Error) -> Cause {
+        match error {
+            Error::DockerResponseServerError {
+                status_code,
+                message,
+            } => refusal(about, status_code, message),
+            Error::DockerStreamError { error } => refusal(about, 500, error),
+            Error::SocketNotFoundError(path) => self.unreachable(format!("there is no {path}")),
+            Error::RequestTimeoutError => Cause::TimedOut {
+                limit: self.settings.timeout,
+            },
+            Error::JsonDataError { .. }
+            | Error::JsonSerdeError { .. }
+            | Error::StrParseError { .. }
+            | Error::HttpHeaderNotFoundError(_) => Cause::Answer { why: chain(&error) },
+            error => self.unreachable(chain(&error)),
+        }
+    }
+
+    fn unreachable(&self, why: String) -> Cause {
+        Cause::Unreachable {
+            host: self.settings.host.clone(),
+            why,
+        }
+    }
+}
+
+/// What an engine that answered "no" means. Its sentences are all it gives:
+/// there are no codes beside the status.
+fn refusal(about: &About, status: u16, message: String) -> Cause {
+    let why = one_line(&message);
+    let said = why.to_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    if says(&["no space left on device"]) {
+        return Cause::NoSpace { why };
+    }
+    if says(&["port is already allocated", "address already in use"]) {
+        return Cause::PortTaken { why };
+    }
+    if says(&["non-overlapping", "all predefined address pools"]) {
+        return Cause::NoAddresses { why };
+    }
+    let is_starting = matches!(about.0, Operation::Start | Operation::Restart);
+    if is_starting
+        && says(&[
+            "executable file not found",
+            "no such file or directory",
+            "permission denied",
+            "exec format error",
+            "is a directory",
+        ])
+    {
+        return Cause::NotRunnable { why };
+    }
+    match status {
+        404 => Cause::NotFound,
+        400 => Cause::Invalid { why },
+        status => Cause::Engine { status, why },
+    }
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    one_line(&text)
+}
+
+/// Bounded, and without line ends: it is shown within sentences.
+pub(super) fn one_line(text: &str) -> String {
+    const MOST: usize = 600;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// A lock whose holder panicked holds a value as good as any.
+pub(super) fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,103 @@
+//! Clearing up what no container of the fleet uses any more.
+
+use std::collections::{HashMap, HashSet};
+
+use bollard::{models::NetworkDisconnectRequest, query_parameters::ListVolumesOptionsBuilder};
+
+use super::{
+    Cause, Docker, EngineError, Operation, bridge::helper_labels, call::About, labels, place::Place,
+};
+
+impl Docker {
+    /// Removes helpers, networks and bridge volumes of the fleet that nobody
+    /// uses. Not while containers of the fleet are being made: for whoever
+    /// holds the engine's duty.
+    ///
+    /// # Errors
+    /// When the engine does not answer. What is in use after all stays.
+    pub async fn remove_unused(&self, fleet: &str) -> Result<(), EngineError> {
+        let mut networks = HashSet::new();
+        let mut volumes = HashSet::new();
+        for container in self.summaries(fleet).await? {
+            let labels = container.labels.unwrap_or_default();
+            if labels.contains_key(labels::HELPER) {
+                self.remove(&container.id.unwrap_or_default()).await?;
+                continue;
+            }
+            // A stopped container has no place in its networks and needs them
+            // all the same.
+            networks.extend(container.host_config.and_then(|host| host.network_mode));
+            let mounts = container.mounts.unwrap_or_default();
+            volumes.extend(mounts.into_iter().filter_map(|mount| mount.name));
+        }
+        self.remove_networks(fleet, &networks).await?;
+        self.remove_volumes(fleet, &volumes).await
+    }
+
+    async fn remove_networks(
+        &self,
+        fleet: &str,
+        used: &HashSet<String>,
+    ) -> Result<(), EngineError> {
+        for network in self.networks(fleet).await? {
+            let (id, name) = (
+                network.id.unwrap_or_default(),
+                network.name.unwrap_or_default(),
+            );
+            if used.contains(&id) || used.contains(&name) {
+                continue;
+            }
+            let about = About::network(Operation::Remove, &name);
+            let client = self.client(&about)?;
+            if let Place::Container(own) = self.place().await? {
+                let request = NetworkDisconnectRequest {
+                    container: own.clone(),
+                    force: Some(false),
+                };
+                // It may not have joined this one.
+                self.ask(&about, client.disconnect_network(&id, request))
+                    .await
+                    .ok();
+            }
+            still_used(self.ask(&about, client.remove_network(&id)).await)?;
+        }
+        Ok(())
+    }
+
+    async fn remove_volumes(&self, fleet: &str, used: &HashSet<String>) -> Result<(), EngineError> {
+        let about = About::volume(Operation::Inspect, "of the bridge");
+        let labels = helper_labels(fleet).map(|(key, value)| format!("{key}={value}"));
+        let options = ListVolumesOptionsBuilder::new()
+            .filters(&HashMap::from([("label", labels.to_vec())]))
+            .build();
+        let client = self.client(&about)?;
+        let found = self.ask(&about, client.list_volumes(Some(options))).await?;
+        for volume in found.volumes.unwrap_or_default() {
+            if used.contains(&volume.name) {
+                continue;
+            }
+            let about = About::volume(Operation::Remove, &volume.name);
+            let none = None::<bollard::query_parameters::RemoveVolumeOptions>;
+            still_used(
+                self.ask(&about, client.remove_volume(&volume.name, none))
+                    .await,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What somebody uses after all stays, and what is gone is gone.
+fn still_used(removed: Result<(), EngineError>) -> Result<(), EngineError> {
+    match removed.map_err(|error| (error.cause.clone(), error)) {
+        Ok(())
+        | Err((Cause::NotFound, _))
+        | Err((
+            Cause::Engine {
+                status: 403 | 409, ..
+            },
+            _,
+        )) => Ok(()),
+        Err((_, error)) => Err(error),
+    }
+}
