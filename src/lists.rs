@@ -12,6 +12,7 @@ mod discovery;
 mod error;
 mod fetch;
 mod items;
+mod keys;
 mod listing;
 mod lookup;
 mod merged;
@@ -38,9 +39,10 @@ pub use self::{
 };
 use self::{
     fetch::Wanted,
+    keys::Keys,
     merged::Merger,
     page::{Keeping, Place, Source},
-    source::{document, document_key, foreign, variant},
+    source::{document, foreign, variant},
 };
 use crate::{
     cache::{Cache, CacheKey, CacheStatus, Durations, Scope, Served, Subject},
@@ -136,6 +138,7 @@ pub struct Lists {
     upstreams: Arc<Upstreams>,
     servers: Arc<Servers>,
     cache: Arc<Cache<Listing>>,
+    keys: Keys,
     sealer: Sealer,
     settings: Settings,
     metrics: Arc<Metrics>,
@@ -164,6 +167,7 @@ impl Lists {
             upstreams,
             servers,
             cache,
+            keys: Keys::default(),
             sealer,
             settings,
             metrics,
@@ -281,7 +285,7 @@ impl Lists {
         caller: &Caller,
         deadline: Instant,
     ) -> Result<Served<Document>, ListError> {
-        let key = document_key(server, caller);
+        let key = self.document_key(server, caller);
         let fetch = self.fetch(server, caller, Wanted::Document);
         let served = self
             .cache

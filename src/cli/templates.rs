@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use super::{
     Failure, TemplateArgs, TemplatesAction, TemplatesArgs, client,
@@ -17,6 +17,7 @@ use super::{
     say,
     views::print,
 };
+use crate::mcp::Raw;
 use crate::templates::import;
 
 pub(super) fn templates(args: TemplatesArgs) -> Result<(), Failure> {
@@ -144,7 +145,7 @@ struct Silent {
     reason: String,
 }
 
-fn list(raw: &RawValue) -> Result<String, serde_json::Error> {
+fn list(raw: &Raw) -> Result<String, serde_json::Error> {
     let templates: Vec<Template> = serde_json::from_str(raw.get())?;
     let (usable, broken): (Vec<_>, Vec<_>) = templates
         .iter()
@@ -180,7 +181,7 @@ fn list(raw: &RawValue) -> Result<String, serde_json::Error> {
     Ok(text)
 }
 
-fn one(raw: &RawValue) -> Result<String, serde_json::Error> {
+fn one(raw: &Raw) -> Result<String, serde_json::Error> {
     let template: Template = serde_json::from_str(raw.get())?;
     let version = template.version.as_deref();
     let version = version
@@ -416,7 +417,7 @@ fn import_file(file: &Path, directory: &Path, force: bool) -> Result<(), Failure
 mod tests {
     use super::*;
 
-    fn shown(view: fn(&RawValue) -> Result<String, serde_json::Error>, json: &str) -> String {
+    fn shown(view: fn(&Raw) -> Result<String, serde_json::Error>, json: &str) -> String {
         view(serde_json::from_str(json).expect("JSON")).expect("a table")
     }
 

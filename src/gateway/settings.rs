@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Header lines of one request.
-const MAX_HEADER_LINES: usize = 200;
+const MAX_HEADER_LINES: usize = 100;
 /// Bytes of a cache for what there is little of.
 const SMALL: u64 = 16 << 20;
 

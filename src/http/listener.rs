@@ -43,6 +43,10 @@ use crate::{
 /// Smallest read buffer hyper accepts.
 const MIN_BUFFER: usize = 8 * 1024;
 
+/// Header lines that hyper takes by itself. Told another number, it clears
+/// and moves the places for them with every request.
+const HYPER_HEADERS: usize = 100;
+
 /// How often an HTTP/2 peer that says nothing is asked whether it is alive,
 /// and how long it may take to answer.
 const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
@@ -203,7 +207,8 @@ where
                 app: self.app.clone(),
                 server: Arc::clone(&self.server),
                 settings: self.settings,
-                closing: group.closing.clone(),
+                // One of its own: waiting for it is no business of the other connections.
+                closing: group.closing.child_token(),
             },
         );
         let open = group.open.token();
@@ -249,8 +254,10 @@ fn server(settings: &ListenerSettings, tasks: Tasks) -> auto::Builder<Streams> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
-        .max_buf_size(buffer)
-        .max_headers(settings.max_headers);
+        .max_buf_size(buffer);
+    if settings.max_headers != HYPER_HEADERS {
+        builder.http1().max_headers(settings.max_headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -182,16 +182,17 @@ impl HttpClient {
         }
     }
 
-    /// POSTs a message; `headers` are those of the protocol version and session.
+    /// POSTs a message; `headers` makes those of the protocol version and
+    /// session, again where the request has to be sent again.
     pub(super) async fn post(
         &self,
         target: &Target,
-        headers: HeaderMap,
+        headers: impl Fn() -> HeaderMap,
         body: Bytes,
         deadline: Instant,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let new = || {
-            let mut request = new_request(Method::POST, target, headers.clone(), body.clone());
+            let mut request = new_request(Method::POST, target, headers(), body.clone());
             request.headers_mut().insert(CONTENT_TYPE, JSON);
             request.headers_mut().insert(ACCEPT, BOTH);
             request

@@ -256,7 +256,7 @@ impl Peer {
     ) -> Result<Arc<Description>, UpstreamError> {
         let nobody = ClientCapabilities::none();
         let need = Need {
-            key: &SlotKey::Capabilities(nobody.fingerprint()),
+            key: &SlotKey::Capabilities(Arc::clone(nobody.fingerprint())),
             capabilities: &nobody,
             client: None,
             alone: false,

@@ -173,7 +173,7 @@ impl Upstreams {
         let asks =
             method::allows_input_required(request.method) && can_be_asked(request.capabilities);
         let shared_stream = |peer: &Peer| peer.speaks().is_some_and(Speaks::is_shared_stream);
-        let key = SlotKey::Capabilities(request.capabilities.fingerprint());
+        let key = SlotKey::Capabilities(Arc::clone(request.capabilities.fingerprint()));
         let mut need = Need {
             key: &key,
             capabilities: request.capabilities,
