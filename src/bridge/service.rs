@@ -354,8 +354,10 @@ impl Service {
                 response
             }
             Err(Refusal::Answer(answer)) => {
-                // What ended at server/discover may just have failed.
-                self.set_era(Era::Unknown);
+                if self.era() == Era::Legacy {
+                    // What ended at server/discover may just have failed.
+                    self.set_era(Era::Unknown);
+                }
                 let Ok((parts, _)) = Parts::read(&answer) else {
                     return not_sent(&NotSent::Stopping);
                 };

@@ -63,6 +63,9 @@ const QUOTED: usize = 10;
 /// Bytes gathered before they are written.
 const BUFFER: usize = 64 * 1024;
 
+/// Takes the lines that processes write to stderr.
+pub type StderrSink = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// What all processes of a bridge have in common.
 pub struct Host {
     /// What is started.
@@ -74,7 +77,7 @@ pub struct Host {
     /// Longest line a process may write.
     pub max_line: usize,
     /// Takes what processes write to stderr.
-    pub stderr: Box<dyn Fn(&[u8]) + Send + Sync>,
+    pub stderr: StderrSink,
     /// Cancelled when there is no more time for processes to end by themselves.
     pub hurry: CancellationToken,
     /// Numbers for requests, the same for all processes.
