@@ -87,10 +87,11 @@ impl Containers {
 
 #[async_trait]
 impl EphemeralSource for Containers {
+    fn is_there(&self) -> bool {
+        self.docker.availability().is_available()
+    }
+
     async fn start(&self, spec: &ServerSpec) -> Result<Ephemeral, String> {
-        if !self.docker.availability().is_available() {
-            return Err("this node has no engine that answers".to_owned());
-        }
         let name = format!(
             "mcp-fleet-{}-discovery-{}",
             self.signer.public().fleet_id(),

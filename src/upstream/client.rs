@@ -88,6 +88,11 @@ impl Target {
         }
     }
 
+    /// Whether a bridge is there: one process behind many connections.
+    pub(super) fn is_bridge(&self) -> bool {
+        self.signature.is_some()
+    }
+
     /// The address as configured.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri

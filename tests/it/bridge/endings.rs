@@ -64,11 +64,13 @@ async fn orphans_are_reaped() {
 #[tokio::test]
 async fn told_to_stop_it_finishes_what_is_in_flight() {
     let bridge = Setup::scripted("legacy").start().await;
-    let node = bridge.session("a", json!({})).await;
+    let node = bridge.session("a", json!({"elicitation": {}})).await;
     let pid = node.pid().await;
     let mut stream = node.listen().await;
+    let mut asking = node.open(&tool_call(1, "ask", json!({}))).await;
+    let question = asking.message().await;
     let late = node.clone();
-    let late = tokio::spawn(async move { late.call("later", json!({"seconds": 1.5})).await });
+    let late = tokio::spawn(async move { late.call("later", json!({"seconds": 3})).await });
     eventually("the call has arrived", async || {
         bridge.lines().iter().any(|line| line == "later")
     })
@@ -79,6 +81,11 @@ async fn told_to_stop_it_finishes_what_is_in_flight() {
     assert_eq!(refused.status, 503);
     assert!(refused.header("retry-after").is_some());
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    // What is in flight may still need an answer.
+    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}});
+    assert_eq!(node.open(&reply).await.status, 202);
+    let answered = asking.answered().await;
+    assert_eq!(answered.result()["answered"]["action"], "accept");
     let answered = late.await.expect("no panic");
     assert_eq!(answered.result()["content"][0]["text"], "late");
     assert_eq!(bridge.ended().await.code(), Some(0));

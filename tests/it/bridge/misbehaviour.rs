@@ -51,16 +51,14 @@ async fn one_node_with_much_to_say_does_not_keep_the_others_waiting() {
         let body = tool_call(n, "echo", json!({"text": text(n, LARGE)})).to_string();
         large.spawn(async move { busy.post(body).await.answered().await });
     }
-    for _ in 0..8 {
-        let sent = text(9, MIDDLE);
-        assert!(other.text("echo", json!({"text": sent})).await == sent);
+    let sent = text(9, MIDDLE);
+    assert!(other.text("echo", json!({"text": sent})).await == sent);
+    // It waited for those that were on their way already, not for all.
+    let mut done = 0;
+    while large.try_join_next().is_some() {
+        done += 1;
     }
-    // One large message may have gone before each of the first few, not all.
-    assert!(!large.is_empty());
-    assert!(
-        large.try_join_next().is_none() || large.len() >= 1,
-        "all large messages were done first"
-    );
+    assert!(done < 4, "all large messages went first");
     for answered in large.join_all().await {
         assert_eq!(answered.status, 200);
     }

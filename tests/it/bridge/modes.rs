@@ -58,14 +58,18 @@ async fn sessions_that_nobody_uses_end_and_processes_are_bounded() {
         "--mode",
         "per-session",
         "--session-idle",
-        "500ms",
+        "2s",
         "--max-processes",
         "2",
     ];
     let bridge = Setup::scripted("legacy").with(&arguments).start().await;
-    let idle = bridge.session("a", json!({})).await;
+    let (idle, used) = (
+        bridge.session("a", json!({})).await,
+        bridge.session("a", json!({})).await,
+    );
     let pid = idle.pid().await;
-    let used = bridge.session("a", json!({})).await;
+    let mut brief = idle.open(&tool_call(1, "slow", json!({"name": "x"}))).await;
+    brief.message().await;
     let mut open = used.open(&tool_call(1, "slow", json!({"name": "x"}))).await;
     open.message().await;
     let refused = bridge
@@ -73,6 +77,8 @@ async fn sessions_that_nobody_uses_end_and_processes_are_bounded() {
         .open(&request(1, "initialize", json!({})))
         .await;
     assert_eq!(refused.status, 503);
+    idle.call("release", json!({"name": "x"})).await.result();
+    brief.answered().await.result();
     eventually("its process ends", async || !runs(pid)).await;
     assert_eq!(idle.call("echo", json!({})).await.status, 404);
     bridge.session("a", json!({})).await.pid().await;
