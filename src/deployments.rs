@@ -198,8 +198,8 @@ impl View {
         let is_current = match definition.wish {
             Wish::Run => {
                 let spec = self.record.as_ref().map(|record| record.spec.as_str());
-                let is_short = self.ready() < definition.replicas as usize;
-                spec == Some(definition.hash().as_str()) && !(phase == Phase::Ready && is_short)
+                let is_right = self.ready() == definition.replicas as usize;
+                spec == Some(definition.hash().as_str()) && (phase != Phase::Ready || is_right)
             }
             Wish::Stop { .. } => matches!(phase, Phase::Stopping | Phase::Stopped),
             Wish::Remove => phase == Phase::Removing,

@@ -95,6 +95,12 @@ pub enum DeployError {
     /// It is on its way out.
     #[error("deployment {0} is being removed")]
     Removing(String),
+    /// It was found running after the store had lost it.
+    #[error(
+        "the store had lost deployment {0}; it was found running, but its secrets are not known any \
+         more: deploy it again with them"
+    )]
+    SecretsLost(String),
     /// This node does not understand what it is.
     #[error("deployment {name}: {problem}; ask a node of the newest version")]
     NotUnderstood {
@@ -163,7 +169,9 @@ impl Deployments {
             },
             wish: Wish::Run,
             generation_nonce: last
+                .filter(|last| last.adopted.is_none())
                 .map_or_else(Definition::nonce, |last| last.generation_nonce.clone()),
+            adopted: None,
             spec,
             name,
         };
@@ -177,8 +185,8 @@ impl Deployments {
     pub async fn deploy(&self, request: &Request) -> Result<(View, Changed), DeployError> {
         for _ in 0..ATTEMPTS {
             let Prepared { definition, before } = self.prepare(request).await?;
-            let over = before.map(|(edition, _)| edition);
-            if let Some(changed) = self.put(&definition, over).await? {
+            let over = before.map_or(Edition(0), |(edition, _)| edition);
+            if let Some(changed) = self.put(&definition, Some(over)).await? {
                 let view = self.one(&definition.name);
                 let view = view.unwrap_or(View {
                     name: definition.name,
@@ -209,6 +217,7 @@ impl Deployments {
         let restart = |definition: &mut Definition| {
             definition.wish = Wish::Run;
             definition.generation_nonce = Definition::nonce();
+            definition.adopted = None;
         };
         self.change(name, restart).await
     }
@@ -305,6 +314,11 @@ impl Deployments {
             }
             let mut definition = (*before).clone();
             step(&mut definition);
+            let is_more =
+                definition.hash() != before.hash() || definition.replicas > before.replicas;
+            if before.has_lost_secrets() && is_more {
+                return Err(DeployError::SecretsLost(name.to_owned()));
+            }
             if self.put(&definition, Some(edition)).await?.is_some() {
                 return self.one(name).ok_or_else(|| self.unknown(name));
             }
@@ -394,6 +408,7 @@ impl Deployments {
             },
             wish: Wish::Remove,
             generation_nonce: Definition::nonce(),
+            adopted: None,
         })
     }
 

@@ -32,6 +32,10 @@ pub struct Definition {
     /// has changed. Part of the hash of the spec, which tells nothing of the
     /// secrets in it that way.
     pub generation_nonce: String,
+    /// It was read from the labels of containers that nothing else said
+    /// anything of: the hash of what they run. Its secrets are lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<SpecHash>,
 }
 
 /// An engine of the fleet.
@@ -156,12 +160,21 @@ impl Definition {
     /// What tells replicas of this from replicas of what it was before.
     #[must_use]
     pub fn hash(&self) -> SpecHash {
+        if let Some(hash) = &self.adopted {
+            return hash.clone();
+        }
         let mut hasher = Sha256::new();
         // Members in the order of the struct, maps in that of their keys.
         hasher.update(serde_json::to_vec(&self.spec).unwrap_or_default());
         hasher.update([0]);
         hasher.update(&self.generation_nonce);
         SpecHash(hex(&hasher.finalize()[..4]))
+    }
+
+    /// Whether no more of it can be run than runs already.
+    #[must_use]
+    pub fn has_lost_secrets(&self) -> bool {
+        self.adopted.is_some() && !self.secrets().0.is_empty()
     }
 
     /// A fresh nonce.
@@ -264,6 +277,7 @@ pub(super) mod tests {
             },
             wish: Wish::Run,
             generation_nonce: "0011223344556677".to_owned(),
+            adopted: None,
         }
     }
 

@@ -43,7 +43,7 @@ use crate::{
     ids::ServerId,
     store::{
         Channel, Fence, RecordKey, StoreError,
-        registry::{Change, Changed},
+        registry::{Change, Changed, Edition},
     },
 };
 
@@ -223,8 +223,9 @@ impl Watch {
         for name in names {
             let containers = found.remove(&name).unwrap_or_default();
             let wanted = wanted.get(&name);
-            let is_wanted_elsewhere = wanted.is_none() && self.is_wanted_elsewhere(&name);
-            if is_wanted_elsewhere {
+            if wanted.is_none()
+                && (self.is_wanted_elsewhere(&name) || self.adopt(&name, &containers, fence).await)
+            {
                 continue;
             }
             match self.one(&name, wanted, &containers, fence) {
@@ -259,6 +260,66 @@ impl Watch {
     /// A deployment of that name that is not this engine's, or not understood.
     fn is_wanted_elsewhere(&self, name: &str) -> bool {
         self.node.known().wanted.contains_key(name)
+    }
+
+    /// Puts what runs, and nothing says why, back into the table: the store has
+    /// lost it, and no node was there to put it back. Whether that was done.
+    async fn adopt(&mut self, name: &str, found: &[Found], fence: Option<Fence>) -> bool {
+        let is_removed = self.node.known().removed.contains(name);
+        if fence.is_none() || is_removed || !self.node.table.is_read() {
+            return false;
+        }
+        let Goal::Run { spec, replicas } = as_it_is(found) else {
+            return false;
+        };
+        let mut of_spec = found.iter().filter(|found| found.seen.spec == spec);
+        let Some(told) = of_spec.find_map(Found::definition) else {
+            return false;
+        };
+        if self.node.parts.registry.taken(name).is_some() || told.name != name {
+            return false;
+        }
+        let adopted = Definition {
+            replicas,
+            engine: self.engine.clone(),
+            wish: Wish::Run,
+            adopted: Some(spec),
+            ..told
+        };
+        let Ok(encoded) = adopted.encode() else {
+            return false;
+        };
+        let change = Change::Put {
+            name: name.to_owned(),
+            definition: encoded.into(),
+            most: self.node.settings.most,
+            // Somebody may know it after all.
+            over: Some(Edition(0)),
+        };
+        let node = Arc::clone(&self.node);
+        match node.table.change(&change, |table| node.apply(table)).await {
+            Ok(Changed::Created) => {
+                tracing::warn!(
+                    deployment = name,
+                    "the store had lost a deployment whose containers run; it goes on as it runs"
+                );
+                node.parts.fleet.tell(News::DeploymentsChanged {}).await;
+                self.again = Instant::now();
+                true
+            }
+            Ok(Changed::Moved) => {
+                if let Err(error) = node.look().await {
+                    tracing::debug!(%error, "deployments cannot be looked up now");
+                }
+                self.again = Instant::now();
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::debug!(deployment = name, %error, "what runs is not in the table yet");
+                false
+            }
+        }
     }
 
     /// Takes over what was published of deployments not looked at yet.
@@ -416,6 +477,17 @@ impl Watch {
                 };
                 let fleet = self.jobs.fleet();
                 let name = container_name(fleet, deployment, &definition.hash(), *ordinal);
+                if definition.has_lost_secrets() {
+                    let trouble = Trouble {
+                        reason: "its container is gone, and its secrets were lost with the store: \
+                                 deploy it again"
+                            .to_owned(),
+                        is_final: true,
+                        ..Trouble::default()
+                    };
+                    memory.troubles.insert(name, trouble);
+                    return;
+                }
                 if self.is_tidying || self.busy.contains_key(&name) {
                     return;
                 }
@@ -676,12 +748,7 @@ impl Watch {
     }
 
     /// Nothing of a deployment is left, and nobody wants it.
-    async fn bury(
-        &mut self,
-        name: &str,
-        edition: Option<crate::store::registry::Edition>,
-        fence: Option<Fence>,
-    ) -> Next {
+    async fn bury(&mut self, name: &str, edition: Option<Edition>, fence: Option<Fence>) -> Next {
         let Some(fence) = fence else {
             return Next::GoOn;
         };

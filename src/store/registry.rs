@@ -70,7 +70,7 @@ pub enum Change {
         definition: Bytes,
         /// How many there may be then.
         most: u32,
-        /// Only over the entry of this edition.
+        /// Only over the entry of this edition; zero: only if there is none.
         over: Option<Edition>,
     },
     /// Take one out.

@@ -20,6 +20,7 @@ impl From<DeployError> for RestError {
             DeployError::Kind(_) => (StatusCode::BAD_REQUEST, "unknown_engine"),
             DeployError::Taken { .. } => (StatusCode::CONFLICT, "name_taken"),
             DeployError::Removing(_) => (StatusCode::CONFLICT, "removing"),
+            DeployError::SecretsLost(_) => (StatusCode::CONFLICT, "secrets_lost"),
             DeployError::NotUnderstood { .. } => (StatusCode::CONFLICT, "not_understood"),
             DeployError::NoEngine(_) => (StatusCode::SERVICE_UNAVAILABLE, "no_engine"),
             DeployError::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),

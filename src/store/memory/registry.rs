@@ -37,7 +37,7 @@ impl Registry for MemoryStore {
         let stored = position(table, name)
             .ok()
             .map(|at| table.entries[at].edition);
-        if over.is_some() && stored != *over {
+        if over.is_some_and(|over| over != stored.unwrap_or_default()) {
             return Ok(Changed::Moved);
         }
         let edition = Edition(micros(clock).max(table.edition.0 + 1));

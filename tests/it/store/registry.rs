@@ -158,6 +158,8 @@ async fn an_entry_that_moved_on_is_left_alone_in(kept: Kept<'_>) {
     assert_eq!(change(kept, over("a", Edition(1))).await, Changed::Moved);
     change(kept, put("a", "1")).await;
     let first = table(kept).await.entries[0].edition;
+    assert_eq!(change(kept, over("a", Edition(0))).await, Changed::Moved);
+    assert_eq!(change(kept, over("b", Edition(0))).await, Changed::Created);
     assert_eq!(change(kept, over("a", first)).await, Changed::Replaced);
     assert_eq!(change(kept, over("a", first)).await, Changed::Moved);
     let remove = |edition| Change::Remove {

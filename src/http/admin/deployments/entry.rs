@@ -77,7 +77,12 @@ impl Entry {
         let is_current = record.phase == phase && record.since > 0 && now >= record.since;
         let template = definition.map(|known| known.spec.template.clone());
         let engine = definition.map(|known| known.engine.to_string());
+        let is_waiting = matches!(
+            phase,
+            Phase::Pending | Phase::EngineAway | Phase::Stopping | Phase::Removing
+        );
         let away = gateway.deployments.is_out_of_reach(view);
+        let away = away.filter(|_| is_waiting);
         Self {
             outcome: None,
             path: format!("/mcp/{}", view.name),
@@ -85,7 +90,7 @@ impl Entry {
             image: definition.map(|known| known.spec.image.clone()),
             engine: engine.unwrap_or(record.engine),
             phase: phase.as_str(),
-            reason: away.or(reason),
+            reason: reason.or(away),
             is_final: record.is_final && matches!(phase, Phase::Failing | Phase::Degraded),
             pull: record.pull.filter(|_| phase == Phase::Pulling),
             wanted: definition.map(|known| match known.wish {

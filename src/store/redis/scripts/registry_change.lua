@@ -1,12 +1,12 @@
 -- Puts a server into the registry or takes one out, unless the registry is older than the caller knows.
 -- KEYS[1] registry: hash of name to '<edition> <definition>', and ':edition'
 -- ARGV[1] put | remove   ARGV[2] name   ARGV[3] definition   ARGV[4] edition the caller knows   ARGV[5] most servers
--- ARGV[6] edition that the entry has to have, or ''
+-- ARGV[6] edition that the entry has to have, 0 for none, '' for any or none
 -- Returns behind | moved | created | replaced | unchanged | full | removed | unknown
 local last = tonumber(redis.call('HGET', KEYS[1], ':edition') or '0')
 if last < tonumber(ARGV[4]) then return 'behind' end
 local stored = redis.call('HGET', KEYS[1], ARGV[2])
-if ARGV[6] ~= '' and string.match(stored or '', '^(%d+) ') ~= ARGV[6] then return 'moved' end
+if ARGV[6] ~= '' and string.match(stored or '0 ', '^(%d+) ') ~= ARGV[6] then return 'moved' end
 local outcome
 if ARGV[1] == 'remove' then
   if not stored then return 'unknown' end
