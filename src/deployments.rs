@@ -387,7 +387,8 @@ impl Deployments {
                 return;
             }
             let was = before.map(|before| before.phase);
-            if was != Some(record.phase) {
+            let is_news = was.is_some() || record.phase != Phase::Removed;
+            if was != Some(record.phase) && is_news {
                 tracing::info!(
                     deployment = record.name,
                     phase = record.phase.as_str(),

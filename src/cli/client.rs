@@ -235,8 +235,12 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
         .and_then(serde_json::Value::as_str)
         .map(str::to_owned);
     let text = told.unwrap_or_else(|| super::output::short(&String::from_utf8_lossy(body), 200));
-    let hint = match status {
-        StatusCode::NOT_FOUND => " (`mcp-fleet servers` lists what there is)",
+    // What else is not there is told with what there is.
+    let code = value.pointer("/error/code").and_then(|code| code.as_str());
+    let hint = match (status, code) {
+        (StatusCode::NOT_FOUND, None | Some("unknown_server")) => {
+            " (`mcp-fleet servers` lists what there is)"
+        }
         _ => "",
     };
     if text.is_empty() {

@@ -24,7 +24,7 @@ use super::{
     Incarnation, Settings,
     guard::Running,
     lease::{Phase, Situation, Step},
-    membership::Membership,
+    membership::{Membership, Worker},
     spread,
 };
 use crate::{
@@ -186,7 +186,7 @@ struct Keeper {
     /// What was wanted when it was looked at last.
     wanted: Arc<Wanted>,
     /// The nodes that ranks were computed for.
-    nodes: Vec<Incarnation>,
+    nodes: Vec<Worker>,
     away_since: Option<Instant>,
     hand_over_at: Instant,
 }
@@ -262,7 +262,7 @@ impl Keeper {
         let nodes = self.duties.membership.view().working();
         if nodes != self.nodes {
             for (duty, kept) in &mut self.kept {
-                kept.rank = spread::rank(duty, self.duties.membership.me(), &nodes);
+                kept.rank = rank(duty, self.duties.membership.me(), &nodes);
             }
             self.nodes = nodes;
         }
@@ -292,7 +292,7 @@ impl Keeper {
                 let kept = Kept {
                     work: Arc::clone(work),
                     phase: Phase::new(now),
-                    rank: spread::rank(duty, self.duties.membership.me(), &self.nodes),
+                    rank: rank(duty, self.duties.membership.me(), &self.nodes),
                     running: None,
                 };
                 self.kept.insert(duty.clone(), kept);
@@ -519,7 +519,50 @@ impl Kept {
     }
 }
 
+/// Whose turn a duty is, as far as it can be a node's at all: an engine is
+/// looked after by nodes that have it.
+fn rank(duty: &Duty, me: &Incarnation, nodes: &[Worker]) -> usize {
+    let can = |node: &&Worker| match duty.kind {
+        DutyKind::Engine => {
+            let mut engines = node.engines.iter();
+            node.incarnation == *me || engines.any(|engine| **engine == *duty.subject)
+        }
+        DutyKind::Probe | DutyKind::Watch | DutyKind::Trial => true,
+    };
+    let able = nodes.iter().filter(can);
+    let able: Vec<_> = able.map(|node| node.incarnation.clone()).collect();
+    spread::rank(duty, me, &able)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Maps and lists are changed in single steps: a panic cannot leave one in between.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_the_turn_of_nodes_that_have_it() {
+        let duty = Duty::new(DutyKind::Engine, "docker/0a");
+        let probe = Duty::new(DutyKind::Probe, "docker/0a");
+        let worker = |n: usize| Worker {
+            incarnation: Incarnation::named(&format!("node-{n}/0000000{n}")),
+            engines: match n {
+                0..5 => Vec::new(),
+                n => vec![format!("docker/{}", if n < 7 { "0a" } else { "0b" })],
+            },
+        };
+        let nodes: Vec<_> = (0..9).map(worker).collect();
+        let ranks = |duty: &Duty, of: [usize; 2]| {
+            let mut ranks = of.map(|n| rank(duty, &nodes[n].incarnation, &nodes));
+            ranks.sort_unstable();
+            ranks
+        };
+        assert_eq!(ranks(&duty, [5, 6]), [0, 1]);
+        assert!(ranks(&probe, [5, 6])[1] > 1);
+        // One that wants it, though it has not said so yet, is among them.
+        assert!(rank(&duty, &nodes[0].incarnation, &nodes) <= 2);
+    }
 }

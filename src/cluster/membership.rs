@@ -71,10 +71,23 @@ impl View {
     }
 
     /// Those that take duties.
-    pub(super) fn working(&self) -> Vec<Incarnation> {
+    pub(super) fn working(&self) -> Vec<Worker> {
         let working = self.members.iter().filter(|member| !member.about.draining);
-        working.map(|member| member.incarnation.clone()).collect()
+        working
+            .map(|member| Worker {
+                incarnation: member.incarnation.clone(),
+                engines: member.about.engines.clone(),
+            })
+            .collect()
     }
+}
+
+/// A node that takes duties.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Worker {
+    pub(super) incarnation: Incarnation,
+    /// The engines it can look after.
+    pub(super) engines: Vec<String>,
 }
 
 /// Tells what a node says of itself now.

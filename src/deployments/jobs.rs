@@ -25,7 +25,7 @@ use crate::{
     engine::{BRIDGE_PORT, BridgeLaunch, Created, EngineError, NewContainer, docker::Docker},
     store::Fence,
     templates::spec::Transport,
-    upstream::Sign,
+    upstream::UpstreamError,
 };
 
 /// Steps at once; the engine has a bound of its own.
@@ -62,8 +62,8 @@ pub(super) enum Outcome {
     Started,
     /// Its server answers, in this life of the container.
     Answered(u64),
-    /// It does not answer yet.
-    Silent(String),
+    /// It does not answer yet, or not as a server should.
+    Silent(Silence),
     /// It was stopped.
     Stopped,
     /// It is gone.
@@ -72,10 +72,18 @@ pub(super) enum Outcome {
     Printed(Vec<String>),
     /// Networks and volumes that nobody uses are gone, or not.
     Tidied(Result<(), EngineError>),
-    /// It was given up: it is not wanted any more.
-    Dropped,
     /// The engine did not do it.
     Failed(EngineError),
+}
+
+/// How a server does not answer.
+#[derive(Debug)]
+pub(super) struct Silence {
+    /// For people.
+    pub(super) reason: String,
+    /// Whether something answered that is no server, or not yet one: waiting
+    /// is of less use than with one that only starts slowly.
+    pub(super) is_wrong: bool,
 }
 
 /// A step under way.
@@ -318,7 +326,10 @@ pub(super) fn probe(node: &Arc<Deployments>, found: &Found, since: u64) -> Job {
     Box::pin(async move {
         let until = Instant::now() + PATIENCE;
         let mut pause = FIRST_PAUSE;
-        let mut silence = "its server does not answer".to_owned();
+        let mut silence = Silence {
+            reason: "its server does not answer".to_owned(),
+            is_wrong: false,
+        };
         let outcome = loop {
             let Some(node) = node.upgrade() else {
                 break Outcome::Silent(silence);
@@ -328,13 +339,19 @@ pub(super) fn probe(node: &Arc<Deployments>, found: &Found, since: u64) -> Job {
                 .and_then(|url| node.replica(&server, url, audience.as_deref()));
             let Some(replica) = replica else {
                 sleep(LAST_PAUSE).await;
-                break Outcome::Silent("the engine tells no address of it".to_owned());
+                silence.reason = "the engine tells no address of it".to_owned();
+                break Outcome::Silent(silence);
             };
             let deadline = Instant::now() + ONE_PROBE;
-            match node.parts.upstreams.probe(&replica, deadline).await {
-                Ok(Sign::Answer(_)) => break Outcome::Answered(since),
-                Ok(Sign::NotAsked) => {}
-                Err(failure) => silence = format!("its server does not answer yet: {failure}"),
+            match node.parts.upstreams.describe(&replica, deadline).await {
+                Ok(_) => break Outcome::Answered(since),
+                Err(error) if is_refusal(&error) => break Outcome::Answered(since),
+                Err(error) => {
+                    silence = Silence {
+                        reason: format!("its server does not answer: {}", told(&error)),
+                        is_wrong: is_wrong(&error),
+                    }
+                }
             }
             drop(node);
             if Instant::now() >= until {
@@ -349,4 +366,46 @@ pub(super) fn probe(node: &Arc<Deployments>, found: &Found, since: u64) -> Job {
             outcome,
         }
     })
+}
+
+/// An error with its causes.
+fn told(error: &UpstreamError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Somebody answered, and not as a server that is about to be ready does.
+fn is_wrong(error: &UpstreamError) -> bool {
+    match error {
+        UpstreamError::NotReady(cause) => is_wrong(cause),
+        UpstreamError::Http { .. }
+        | UpstreamError::Refused { .. }
+        | UpstreamError::Malformed(_)
+        | UpstreamError::Incompatible(_)
+        | UpstreamError::TooLarge { .. } => true,
+        UpstreamError::ConnectFailed(_)
+        | UpstreamError::SpawnFailed(_)
+        | UpstreamError::Busy(_)
+        | UpstreamError::Stopping
+        | UpstreamError::TimedOut { .. }
+        | UpstreamError::Closed { .. }
+        | UpstreamError::SessionLost
+        | UpstreamError::NotOffered(_)
+        | UpstreamError::NoSuchQuestion => false,
+    }
+}
+
+/// It wants a credential that the fleet does not have: it lives.
+fn is_refusal(error: &UpstreamError) -> bool {
+    match error {
+        UpstreamError::NotReady(cause) => is_refusal(cause),
+        error => {
+            matches!(error, UpstreamError::Http { status, .. } if matches!(status.as_u16(), 401 | 403))
+        }
+    }
 }

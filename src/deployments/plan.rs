@@ -235,7 +235,12 @@ impl Planner<'_> {
         let mut worth: Vec<_> = surplus
             .iter()
             .filter(|one| self.is_ready(one) || self.past(one).served)
-            .filter(|one| one.life != Life::Going)
+            // What was stopped because it was to stop is not what has to serve.
+            .filter(|one| match one.life {
+                Life::Going => false,
+                Life::Exited(_) => !self.past(one).told_to_stop,
+                Life::Created | Life::Running(_) | Life::Paused => true,
+            })
             .collect();
         worth.sort_by_key(|one| (!self.is_ready(one), one.ordinal, &one.name));
         let kept = worth.into_iter().take(needed);

@@ -18,17 +18,19 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{
-    FutureExt as _, StreamExt as _,
-    future::{AbortHandle, BoxFuture, abortable, join_all},
-    stream::FuturesUnordered,
+    StreamExt as _,
+    future::{BoxFuture, join_all},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::{AbortHandle, Id, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
 
 use super::{
     Deployments, Wanted,
-    definition::{Definition, EngineRef, Wish},
+    definition::{Definition, EngineRef, Secrets, Wish},
     history::History,
-    jobs::{Done, Job, Jobs, Outcome, probe},
+    jobs::{Done, Jobs, Outcome, probe},
     naming::{Found, container_name},
     plan::{Action, Goal, Life, Plan, plan},
     record::{Phase, Record},
@@ -57,6 +59,8 @@ const RECORD_TTL: Duration = Duration::from_secs(24 * 3600);
 const REPEAT: Duration = Duration::from_secs(600);
 /// How long a running server may not answer before that is a failure.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// The same for one that answers something else than a server does.
+const WRONG_LIMIT: Duration = Duration::from_secs(4);
 
 /// Looks after one engine for as long as this node has leave to.
 pub(super) struct Reconciler {
@@ -103,7 +107,9 @@ struct Watch {
     engine: EngineRef,
     grant: Grant,
     jobs: Jobs,
-    running: FuturesUnordered<Job>,
+    /// Tasks of their own: a look waits for turns at the engine that a step
+    /// may hold. They end with this.
+    running: JoinSet<Done>,
     /// Steps under way, by container.
     busy: BTreeMap<String, Busy>,
     memories: BTreeMap<String, Memory>,
@@ -138,7 +144,7 @@ impl Watch {
             engine,
             grant,
             jobs,
-            running: FuturesUnordered::new(),
+            running: JoinSet::new(),
             busy: BTreeMap::new(),
             memories: BTreeMap::new(),
             is_untidy: true,
@@ -166,7 +172,7 @@ impl Watch {
                 return;
             }
             tokio::select! {
-                Some(done) = self.running.next(), if !self.running.is_empty() => self.note(done),
+                Some(done) = self.running.join_next_with_id() => self.note_task(done),
                 Some(event) = events.next() => self.heard(&event),
                 () = node.wake.notified() => {}
                 () = pulls.changed.notified() => {}
@@ -178,8 +184,8 @@ impl Watch {
             if let Some(looked) = self.looked {
                 sleep_until(looked + BREATH).await;
             }
-            while let Some(Some(done)) = self.running.next().now_or_never() {
-                self.note(done);
+            while let Some(done) = self.running.try_join_next_with_id() {
+                self.note_task(done);
             }
         }
     }
@@ -423,6 +429,8 @@ impl Watch {
                 let Life::Running(since) = found.seen.life else {
                     return;
                 };
+                let begun = Instant::now();
+                memory.silent.entry(name.clone()).or_insert(begun);
                 (name.clone(), probe(&self.node, found, since))
             }
             Action::Stop(name) => {
@@ -439,25 +447,28 @@ impl Watch {
             }
         };
         if !self.busy.contains_key(&name) {
-            let (job, handle) = abortable(job);
-            let busy = Busy {
-                deployment: deployment.to_owned(),
-                is_creation: matches!(action, Action::Create(_)),
-                handle,
-            };
-            let (deployment, container) = (deployment.to_owned(), name.clone());
             if matches!(action, Action::Stop(_) | Action::Remove(_)) {
                 memory.history.entry(&name).told_to_stop = true;
             }
             tracing::debug!(deployment, ?action, "a step begins");
+            let busy = Busy {
+                deployment: deployment.to_owned(),
+                is_creation: matches!(action, Action::Create(_)),
+                handle: self.running.spawn(job),
+            };
             self.busy.insert(name, busy);
-            self.running.push(Box::pin(async move {
-                job.await.unwrap_or(Done {
-                    deployment,
-                    container,
-                    outcome: Outcome::Dropped,
-                })
-            }));
+        }
+    }
+
+    /// A step's task is over.
+    fn note_task(&mut self, done: Result<(Id, Done), JoinError>) {
+        match done {
+            Ok((_, done)) => self.note(done),
+            // Given up, or it panicked; what it left is found by the next look.
+            Err(error) => {
+                self.busy.retain(|_, busy| busy.handle.id() != error.id());
+                self.is_tidying &= !error.is_panic();
+            }
         }
     }
 
@@ -492,7 +503,7 @@ impl Watch {
         memory.troubles.insert(name.to_owned(), trouble);
         let secrets = definition.map(Definition::secrets).unwrap_or_default();
         self.running
-            .push(self.jobs.last_lines(deployment, name, secrets));
+            .spawn(self.jobs.last_lines(deployment, name, secrets));
     }
 
     fn heard(&mut self, event: &EngineEvent) {
@@ -527,10 +538,12 @@ impl Watch {
             return;
         }
         let (now, pace) = (Instant::now(), self.node.settings.pace);
+        let secrets = self.secrets(&deployment);
         let memory = self.memories.entry(deployment.clone()).or_default();
         if let Outcome::Printed(log) = outcome {
             if let Some(trouble) = memory.troubles.get_mut(&container) {
                 trouble.log = log;
+                trouble.is_failure = memory.silent.contains_key(&container);
             }
             return;
         }
@@ -554,16 +567,26 @@ impl Watch {
                 memory.troubles.remove(&container);
                 memory.silent.remove(&container);
             }
-            Outcome::Silent(reason) => {
+            Outcome::Silent(silence) => {
                 let since = *memory.silent.entry(container.clone()).or_insert(now);
-                let trouble = memory.troubles.entry(container).or_default();
-                trouble.reason = reason;
-                trouble.is_failure = now.duration_since(since) >= START_LIMIT;
+                let limit = if silence.is_wrong {
+                    WRONG_LIMIT
+                } else {
+                    START_LIMIT
+                };
+                let trouble = memory.troubles.entry(container.clone()).or_default();
+                trouble.reason = secrets.hide(&silence.reason);
+                // Told as a failure together with what it printed.
+                if now.duration_since(since) >= limit && !trouble.is_failure {
+                    self.running
+                        .spawn(self.jobs.last_lines(&deployment, &container, secrets));
+                }
             }
-            Outcome::Stopped | Outcome::Dropped => {}
+            Outcome::Stopped => {}
             Outcome::Removed => self.is_untidy = true,
             Outcome::Failed(error) => {
-                tracing::warn!(deployment, container, %error, "a step failed");
+                let shown = secrets.hide(&error.to_string());
+                tracing::warn!(deployment, container, error = shown, "a step failed");
                 if error.is_unavailable() {
                     // That is not the container's fault.
                     past.not_before = Some(now + SOON);
@@ -576,10 +599,18 @@ impl Watch {
                 }
                 let trouble = memory.troubles.entry(container).or_default();
                 trouble.is_final = !error.is_transient();
-                trouble.reason = error.to_string();
+                trouble.reason = secrets.hide(&error.to_string());
             }
             Outcome::Printed(_) | Outcome::Tidied(_) => {}
         }
+    }
+
+    /// What must not be told of a deployment.
+    fn secrets(&self, deployment: &str) -> Secrets {
+        let known = self.node.known();
+        let wanted = known.wanted.get(deployment);
+        let definition = wanted.and_then(|wanted| wanted.definition.as_ref().ok());
+        definition.map(|known| known.secrets()).unwrap_or_default()
     }
 
     /// Everything is told once more.
@@ -703,7 +734,7 @@ impl Watch {
         if self.is_untidy && fence.is_some() && self.busy.is_empty() && !self.is_tidying {
             self.is_untidy = false;
             self.is_tidying = true;
-            self.running.push(self.jobs.tidy());
+            self.running.spawn(self.jobs.tidy());
         }
     }
 

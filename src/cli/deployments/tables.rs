@@ -65,7 +65,7 @@ impl Deployment {
             (phase, _) => phase.to_owned(),
         };
         match &self.reason {
-            Some(reason) if self.phase != "ready" => {
+            Some(reason) if !matches!(self.phase.as_str(), "ready" | "removing" | "stopping") => {
                 format!("{}: {what}: {}", self.name, short(reason, 200))
             }
             Some(_) | None => format!("{}: {what}", self.name),
@@ -74,14 +74,13 @@ impl Deployment {
 
     /// What has to change for another line.
     pub(super) fn progress_in_lines(&self) -> String {
-        let pull = self.pull.as_deref().unwrap_or_default();
-        let layers = pull.split(',').next().unwrap_or_default();
-        format!(
-            "{} {} {layers} {:?}",
-            self.phase,
-            self.ready_of(),
-            self.reason
-        )
+        match &self.pull {
+            Some(pull) => {
+                let layers = pull.split(',').next().unwrap_or_default();
+                format!("{} {layers}", self.phase)
+            }
+            None => self.progress(),
+        }
     }
 
     pub(super) fn is_without_engine(&self) -> bool {

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::{answer, date::rfc3339};
 use crate::{
-    cluster::membership::Member, gateway::Gateway, store::leases::Duty, telemetry::metrics::Gauge,
+    cluster::membership::Member,
+    gateway::Gateway,
+    store::leases::{Duty, DutyKind},
+    telemetry::metrics::Gauge,
 };
 
 #[derive(Serialize)]
@@ -101,7 +104,13 @@ pub(super) async fn cluster(State(gateway): State<Arc<Gateway>>) -> Response {
 
 /// Who does what by the store's word, and whether it was to be had.
 async fn duties_by_holder(gateway: &Gateway) -> (HashMap<String, Vec<Duty>>, bool) {
-    let all = gateway.duties.all();
+    let mut all = gateway.duties.all();
+    // Engines that this node does not have are looked after by others.
+    let view = gateway.membership.view();
+    let engines = view.members.iter().flat_map(|member| &member.about.engines);
+    all.extend(engines.map(|engine| Duty::new(DutyKind::Engine, engine)));
+    all.sort_unstable();
+    all.dedup();
     let mut held: HashMap<String, Vec<Duty>> = HashMap::new();
     let Ok(holders) = gateway.store.lease_holders(&all).await else {
         return (held, false);
