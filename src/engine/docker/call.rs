@@ -1,10 +1,20 @@
 //! How anything is asked of the engine: its turn, its time limit, and what an
 //! error of the client library means.
 
-use std::{future::Future, sync::PoisonError, time::Duration};
+use std::{
+    future::Future,
+    panic::resume_unwind,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use bollard::errors::Error;
-use tokio::time::timeout;
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{error::Elapsed, timeout},
+};
+use tracing::Instrument as _;
 
 use super::{Cause, Docker, EngineError, Operation, Subject};
 
@@ -75,43 +85,90 @@ impl Docker {
         }
     }
 
-    /// Does one operation within the usual time.
-    pub(super) async fn ask<T>(
+    /// Does one operation when it is its turn, within the usual time from then on.
+    pub(super) async fn ask<T, F>(
         &self,
         about: &About,
-        operation: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, EngineError> {
-        self.ask_within(self.settings.timeout, about, operation)
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let limit = self.settings.timeout;
+        self.ask_in_turn(&self.turns, limit, about, operation).await
+    }
+
+    /// The same for what the engine mostly waits for itself: a container that
+    /// has `grace` to end. Others need not wait for that.
+    pub(super) async fn ask_patiently<T, F>(
+        &self,
+        grace: Duration,
+        about: &About,
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let limit = grace.saturating_add(self.settings.timeout);
+        self.ask_in_turn(&self.patient_turns, limit, about, operation)
             .await
     }
 
-    /// Does one operation when it is its turn. The time runs from then on.
-    pub(super) async fn ask_within<T>(
+    async fn ask_in_turn<T, F>(
         &self,
+        turns: &Arc<Semaphore>,
         limit: Duration,
         about: &About,
-        operation: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, EngineError> {
-        // It is never closed.
-        let _turn = self.turns.acquire().await;
-        self.bounded(limit, about, operation).await
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let operation = operation(self.client(about)?.clone());
+        let turns = Arc::clone(turns);
+        let done = apart(async move {
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            timeout(limit, operation).await
+        });
+        self.came_of(limit, about, done.await)
     }
 
-    /// Does one operation that has its turn already.
-    pub(super) async fn bounded<T>(
+    /// Does one operation that waits for no turn, or has it already.
+    pub(super) async fn bounded<T, F>(
         &self,
         limit: Duration,
         about: &About,
-        operation: impl Future<Output = Result<T, Error>>,
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let operation = operation(self.client(about)?.clone());
+        let done = apart(timeout(limit, operation));
+        self.came_of(limit, about, done.await)
+    }
+
+    fn came_of<T>(
+        &self,
+        limit: Duration,
+        about: &About,
+        done: Option<Result<Result<T, Error>, Elapsed>>,
     ) -> Result<T, EngineError> {
-        match timeout(limit, operation).await {
-            Ok(Ok(answer)) => {
+        let cause = match done {
+            Some(Ok(Ok(answer))) => {
                 self.note_answer();
-                Ok(answer)
+                return Ok(answer);
             }
-            Ok(Err(error)) => Err(self.noted(about, about.error(self.meaning(about, error)))),
-            Err(_) => Err(self.noted(about, about.error(Cause::TimedOut { limit }))),
-        }
+            Some(Ok(Err(error))) => self.meaning(about, error),
+            Some(Err(_)) => Cause::TimedOut { limit },
+            None => self.unreachable("this node is ending".to_owned()),
+        };
+        Err(self.noted(about, about.error(cause)))
     }
 
     /// Lets an error have its say about the engine's availability.
@@ -144,6 +201,7 @@ impl Docker {
             | Error::JsonSerdeError { .. }
             | Error::StrParseError { .. }
             | Error::HttpHeaderNotFoundError(_) => Cause::Answer { why: chain(&error) },
+            Error::HyperLegacyError { err } => self.unreachable(chain(&err)),
             error => self.unreachable(chain(&error)),
         }
     }
@@ -153,6 +211,22 @@ impl Docker {
             host: self.settings.host.clone(),
             why,
         }
+    }
+}
+
+/// Does something in a task of its own, which ends when nobody waits for it
+/// any more. A caller that waits for several things at once may leave one of
+/// them alone for a while; what has a turn must not be left alone, or everybody
+/// else waits for it. `None`: the runtime ends.
+async fn apart<T: Send + 'static>(
+    operation: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let mut alone = JoinSet::new();
+    alone.spawn(operation.in_current_span());
+    match alone.join_next().await? {
+        Ok(done) => Some(done),
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }
 

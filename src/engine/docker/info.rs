@@ -12,11 +12,13 @@ impl Docker {
     /// When it does not answer.
     pub async fn info(&self) -> Result<EngineInfo, EngineError> {
         let about = self.about_engine(Operation::Inspect);
-        let client = self.client(&about)?;
-        // Lowers the version that the client asks for to what the engine has.
-        let negotiated = self.ask(&about, client.clone().negotiate_version()).await?;
-        let version = self.ask(&about, negotiated.version()).await?;
-        let info = self.ask(&about, negotiated.info()).await?;
+        let ask = async |client: bollard::Docker| {
+            // Lowers the version that the client asks for to what the engine
+            // has, for all its clones.
+            let client = client.negotiate_version().await?;
+            Ok((client.info().await?, client.version().await?))
+        };
+        let (info, version) = self.ask(&about, ask).await?;
         Ok(engine_info(info, version))
     }
 }
