@@ -180,8 +180,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_that_was_asked_for_is_no_failure() {
         let pace = Pace::default();
-        let mut past = Past::default();
-        past.told_to_stop = true;
+        let mut past = Past {
+            told_to_stop: true,
+            ..Past::default()
+        };
         assert!(!past.notice(Life::Exited(1), Instant::now(), &pace));
         assert_eq!((past.failures, past.not_before), (0, None));
         past.notice(Life::Running(2), Instant::now(), &pace);

@@ -229,7 +229,7 @@ impl Watch {
                 continue;
             }
             match self.one(&name, wanted, &containers, fence) {
-                Outlook::Record(record) => records.push(record),
+                Outlook::Record(record) => records.push(*record),
                 Outlook::Gone => gone.push((name, wanted.map(|wanted| wanted.edition))),
             }
         }
@@ -402,7 +402,7 @@ impl Watch {
         let named = |spec: &_, ordinal| container_name(&fleet, name, spec, ordinal);
         let seen: Vec<_> = found.iter().map(|found| found.seen.clone()).collect();
         let mut memory = self.memories.remove(name).unwrap_or_default();
-        let names = names_of(&goal, &named);
+        let names = names_of(&goal, named);
         let ended = memory
             .history
             .notice(&seen, now, &pace, |name| names.contains(name));
@@ -457,7 +457,7 @@ impl Watch {
             ));
         }
         self.memories.insert(name.to_owned(), memory);
-        Outlook::Record(record)
+        Outlook::Record(Box::new(record))
     }
 
     fn begin(
@@ -833,7 +833,7 @@ impl Watch {
 
 /// What came of looking at one deployment.
 enum Outlook {
-    Record(Record),
+    Record(Box<Record>),
     /// Nothing of it is left, as it should be.
     Gone,
 }

@@ -112,10 +112,10 @@ impl Guard {
     ///
     /// # Errors
     /// The response, when the request is refused or is a preflight.
-    pub(super) fn enter(&self, request: &Request) -> Result<Option<HeaderValue>, Response> {
+    pub(super) fn enter(&self, request: &Request) -> Result<Option<HeaderValue>, Box<Response>> {
         if let Err(refused) = self.check(request.uri(), request.headers()) {
             tracing::debug!(%refused, "request refused");
-            return Err(refusal(&refused));
+            return Err(Box::new(refusal(&refused)));
         }
         let origin = request.headers().get(ORIGIN).cloned();
         if let Some(origin) = &origin
@@ -123,7 +123,7 @@ impl Guard {
         {
             let mut answer = preflight(request.headers());
             make_readable(&mut answer, origin.clone());
-            return Err(answer);
+            return Err(Box::new(answer));
         }
         Ok(origin)
     }

@@ -65,7 +65,7 @@ impl Parts {
     /// and all answers, refusals too, name the node.
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
         let mut response = match self.guard.enter(&request) {
-            Err(answer) => answer,
+            Err(answer) => *answer,
             Ok(page) => {
                 let mut response = self.route(request).await;
                 if let Some(page) = page {

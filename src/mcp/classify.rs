@@ -152,7 +152,7 @@ fn envelope_version<'a>(message: &Message<'a>) -> Result<Option<Cow<'a, str>>, R
         let error = Unreadable::Repeated(name.to_owned());
         return Err(RpcError::invalid_request(format!("params: {error}")));
     }
-    envelope::protocol_version(&params)
+    envelope::protocol_version(params)
 }
 
 /// An envelope that names anything else is a modern one, served or not.

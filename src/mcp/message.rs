@@ -55,6 +55,10 @@ pub struct Response<'a> {
 
 /// One JSON-RPC message.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are requests, and none is kept"
+)]
 pub enum Message<'a> {
     /// Wants an answer.
     Request(Request<'a>),
@@ -109,6 +113,10 @@ impl<'a> Message<'a> {
 
 /// The body of a POST.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are single, and none is kept"
+)]
 pub enum Body<'a> {
     /// One message.
     Single(Message<'a>),

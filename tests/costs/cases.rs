@@ -83,7 +83,7 @@ async fn steps(visitor: &mut impl Visitor) {
     let headers = modern_headers();
     visitor
         .case("envelope-and-headers", || {
-            let envelope = Envelope::from_params(&request.known).expect("an envelope");
+            let envelope = Envelope::from_params(request.known).expect("an envelope");
             let name = request.known.get_str("name");
             let method = &request.method;
             check_standard_headers(&headers, MODERN, method, name.as_deref()).expect("agree");

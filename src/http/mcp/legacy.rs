@@ -420,7 +420,7 @@ async fn call(
         capabilities: session.capabilities.clone(),
         // A legacy client that sets no level gets what the server sends.
         log_level: Some(session.log_level().unwrap_or(LogLevel::Debug)),
-        progress_token: envelope::progress_token(&request.known),
+        progress_token: envelope::progress_token(request.known),
         trace: traces::outgoing(trace),
         headers,
         session: Some(upstream_session(incoming, session)),

@@ -99,7 +99,7 @@ fn check(
     version: &str,
 ) -> Result<Envelope, RpcFailure> {
     let bad = |error: RpcError| refusal(StatusCode::BAD_REQUEST, &error);
-    let envelope = Envelope::from_params(&request.known)
+    let envelope = Envelope::from_params(request.known)
         .and_then(|envelope| {
             envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing"))
         })
@@ -246,7 +246,7 @@ impl Modern<'_> {
             principal: incoming.principal,
             capabilities: self.envelope.capabilities.clone(),
             log_level: self.envelope.log_level,
-            progress_token: envelope::progress_token(&self.request.known),
+            progress_token: envelope::progress_token(self.request.known),
             trace: traces::outgoing(&self.trace),
             headers,
             session: None,
@@ -435,7 +435,7 @@ pub(crate) fn cursor(request: &Request<'_>) -> Result<Option<String>, RpcError> 
 
 /// The client's trace: `_meta` first, then the header.
 pub(crate) fn trace(incoming: &Incoming, request: &Request<'_>) -> TraceContext {
-    let trace = envelope::trace_context(&request.known);
+    let trace = envelope::trace_context(request.known);
     if trace.traceparent.is_some() {
         trace
     } else {
