@@ -10,6 +10,7 @@ mod balancing;
 mod cache;
 mod cli;
 mod cluster;
+mod deployments;
 mod drain;
 mod engine;
 mod faults;
