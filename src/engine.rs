@@ -77,8 +77,6 @@ pub struct EngineInfo {
     pub cgroups: String,
     /// Limits it cannot enforce: `memory`, `swap`, `pids`, `cpus`. Empty as a rule.
     pub missing_limits: Vec<&'static str>,
-    /// Whether it can put a small init before a container's program.
-    pub has_init: bool,
     /// What it warns of.
     pub warnings: Vec<String>,
     /// Its clock when it was asked, seconds since 1970.

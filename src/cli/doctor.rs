@@ -150,10 +150,11 @@ fn shown(findings: &[Finding]) -> String {
         })
         .collect();
     let mut text = table(&["CHECK", "RESULT", "FOUND"], &rows);
-    let cures: Vec<_> = findings
+    let mut cures: Vec<_> = findings
         .iter()
         .filter_map(|it| Some(vec![it.check.to_owned(), it.cure.clone()?]))
         .collect();
+    cures.dedup();
     if !cures.is_empty() {
         text.push_str("\nwhat to do\n");
         text.push_str(&table(&[], &cures));

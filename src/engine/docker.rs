@@ -37,7 +37,6 @@ mod info;
 mod leftovers;
 mod logs;
 mod network;
-mod owned;
 mod place;
 mod stats;
 
@@ -46,6 +45,8 @@ pub use self::{
     elf::{Program, inspect_program},
 };
 
+/// Containers that are being stopped at once.
+const PATIENT: usize = 32;
 /// Pulls at once: they share one line to the registry anyway.
 const PULLS: usize = 2;
 
@@ -53,7 +54,8 @@ const PULLS: usize = 2;
 pub struct Docker {
     settings: Settings,
     client: OnceLock<bollard::Docker>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
+    patient_turns: Arc<Semaphore>,
     pull_turns: Semaphore,
     pulls: Pulls,
     place: OnceCell<Place>,
@@ -71,7 +73,8 @@ impl Docker {
     pub fn connect(settings: Settings) -> Result<Arc<Self>, EngineError> {
         call::check_host(&settings.host)?;
         Ok(Arc::new(Self {
-            turns: Semaphore::new(settings.max_in_flight.max(1)),
+            turns: Arc::new(Semaphore::new(settings.max_in_flight.max(1))),
+            patient_turns: Arc::new(Semaphore::new(PATIENT)),
             pull_turns: Semaphore::new(PULLS),
             settings,
             client: OnceLock::new(),

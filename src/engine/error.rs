@@ -109,6 +109,12 @@ pub enum Cause {
         /// What the engine said.
         why: String,
     },
+    /// The engine has no init to put before a server that speaks HTTP.
+    #[error("the engine has no docker-init: {why}")]
+    NoInit {
+        /// What the engine said.
+        why: String,
+    },
     /// The engine's disk is full.
     #[error("no space is left on the engine's disk: {why}")]
     NoSpace {
@@ -194,6 +200,9 @@ impl EngineError {
                 "compare the template's entry point and command with what is in the image, and the \
                  image's architecture with the engine's"
             }
+            Cause::NoInit { .. } => {
+                "install tini on the engine's machine (Debian: apt-get install tini)"
+            }
             Cause::NoSpace { .. } => "free space there, for example with `docker image prune`",
             Cause::NoAddresses { .. } => {
                 "remove unused networks with `docker network prune`, or give the engine more \
@@ -233,6 +242,7 @@ impl EngineError {
             | Cause::Answer { .. } => true,
             Cause::ImageRefused { .. }
             | Cause::NotRunnable { .. }
+            | Cause::NoInit { .. }
             | Cause::Bridge { .. }
             | Cause::Invalid { .. } => false,
         }

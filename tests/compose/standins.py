@@ -8,21 +8,13 @@ crates. Grafana has none: it is in no Debian release.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine import Engine
+from images import REPOSITORY, Image, output, run, which
 from rootfs import RootFs
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-LABEL = "mcp-fleet.stand-in"
-PATH = "ENV PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HERE = Path(__file__)
 
 # What the images are made of, and what starts them.
 PACKAGES = {
@@ -42,47 +34,8 @@ TOOLCHAIN_PACKAGES = ["gcc", "libc6-dev", "dash", "coreutils", "findutils", "sed
 QUICKLY = ["DEBUG=false", "LTO=off", "CODEGEN_UNITS=16", "OPT_LEVEL=1"]
 
 
-@dataclass(frozen=True)
-class StandIn:
-    name: str
-    fill: Callable[[RootFs, Path], None]
-    settings: list[str] = field(default_factory=list)
-    depends_on: list[Path] = field(default_factory=list)
-
-    def digest(self) -> str:
-        """Changes when the image could."""
-        terms = [self.name, repr(self.settings), _output("dpkg-query", "--show"), _output("rustc", "-vV")]
-        digest = hashlib.sha256("\n".join(terms).encode())
-        for path in [Path(__file__), Path(__file__).with_name("rootfs.py"), *self.depends_on]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-    def make(self, engine: Engine, cache: Path) -> None:
-        """Imports the image, unless the engine has it already."""
-        digest = self.digest()
-        label = f'{{{{index .Config.Labels "{LABEL}"}}}}'
-        if engine.docker("image", "inspect", "-f", label, self.name, is_checked=False) == digest:
-            return
-        changes = [PATH, *self.settings, f"LABEL {LABEL}={digest}"]
-        command = ["docker", "import", *(part for change in changes for part in ("--change", change)), "-", self.name]
-        importing = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=engine.env
-        )
-        assert importing.stdin and importing.stderr
-        # When docker gives up it says why; that it no longer reads says nothing.
-        with suppress(BrokenPipeError):
-            root = RootFs(importing.stdin)
-            self.fill(root, cache)
-            root.close()
-        with suppress(BrokenPipeError):
-            importing.stdin.close()
-        why = importing.stderr.read().decode()
-        if importing.wait() != 0:
-            raise RuntimeError(f"docker import {self.name}: exit {importing.returncode}\n{why}")
-
-
 def _rust(root: RootFs, cache: Path) -> None:
-    sysroot = Path(_output("rustc", "--print", "sysroot").strip())
+    sysroot = Path(output("rustc", "--print", "sysroot").strip())
 
     def is_left_out(below: str) -> bool:
         is_program = below.startswith("bin/") and below not in ("bin/cargo", "bin/rustc")
@@ -100,13 +53,13 @@ def _rust(root: RootFs, cache: Path) -> None:
 
 
 def _redis(root: RootFs, _: Path) -> None:
-    root.program(_which("redis-server"))
-    root.program(_which("redis-cli"))
+    root.program(which("redis-server"))
+    root.program(which("redis-cli"))
     root.directory("/data", owner=(999, 1000))
 
 
 def _haproxy(root: RootFs, _: Path) -> None:
-    root.program(_which("haproxy"))
+    root.program(which("haproxy"))
     _busybox(root)
 
 
@@ -119,19 +72,20 @@ def _prometheus(root: RootFs, cache: Path) -> None:
 
 def _busybox(root: RootFs) -> None:
     """What an Alpine image has its small programs from."""
-    root.program(_which("busybox"), at="/usr/bin/busybox")
+    root.program(which("busybox"), at="/usr/bin/busybox")
     root.link("/usr/bin/wget", "busybox")
 
 
 STAND_INS = [
-    StandIn(
+    Image(
         "rust:1.95-slim-bookworm",
         _rust,
         ["ENV CARGO_HOME=/usr/local/cargo", *(f"ENV CARGO_PROFILE_DIST_{setting}" for setting in QUICKLY)],
-        [REPOSITORY / "Cargo.lock"],
+        [HERE, REPOSITORY / "Cargo.lock"],
+        asks=("rustc", "-vV"),
     ),
-    StandIn("redis:7.4-alpine", _redis, ["VOLUME /data", "WORKDIR /data"]),
-    StandIn(
+    Image("redis:7.4-alpine", _redis, ["VOLUME /data", "WORKDIR /data"], [HERE]),
+    Image(
         "haproxy:3.2-alpine",
         _haproxy,
         [
@@ -139,11 +93,13 @@ STAND_INS = [
             'ENTRYPOINT ["haproxy", "-W", "-db"]',
             'CMD ["-f", "/usr/local/etc/haproxy/haproxy.cfg"]',
         ],
+        [HERE],
     ),
-    StandIn(
+    Image(
         "prom/prometheus:v3.5.0",
         _prometheus,
         ["USER 65534:65534", "VOLUME /prometheus", 'ENTRYPOINT ["prometheus"]'],
+        [HERE],
     ),
 ]
 
@@ -160,7 +116,7 @@ def crates(cache: Path) -> Path:
     if not copied.exists():
         shutil.rmtree(copied.parent, ignore_errors=True)
         unfinished = copied.with_suffix(".unfinished")
-        _run("cargo", "vendor", "--quiet", "--locked", str(unfinished), cwd=REPOSITORY)
+        run("cargo", "vendor", "--quiet", "--locked", str(unfinished), cwd=REPOSITORY)
         unfinished.rename(copied)
     return copied
 
@@ -171,43 +127,8 @@ def prometheus(cache: Path) -> Path:
     if not (unpacked / "usr/bin/promtool").exists():
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir(parents=True)
-        _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "prometheus", cwd=unpacked)
+        run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "prometheus", cwd=unpacked)
         [package] = unpacked.glob("*.deb")
-        _run("dpkg-deb", "--extract", package.name, ".", cwd=unpacked)
+        run("dpkg-deb", "--extract", package.name, ".", cwd=unpacked)
         package.unlink()
     return unpacked
-
-
-def install_missing() -> None:
-    """Debian packages the part needs. Raises what to do where that cannot be done without a question."""
-    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
-    if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
-        missing.append("ca-certificates")
-    is_downloading = not any(Path("/var/lib/apt/lists").glob("*_Packages*"))
-    if not missing and not is_downloading:
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        sys.exit(f"missing: {' '.join(missing)}; install them, or leave the part out with MCP_FLEET_SKIP_COMPOSE=1")
-    _run("apt-get", "update", "-qq")
-    if missing:
-        print(f"installing Debian packages: {' '.join(missing)}", flush=True)
-        # The packaged services are not wanted.
-        env = {**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
-        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing, env=env)
-
-
-def _run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-
-
-def _which(program: str) -> str:
-    found = shutil.which(program)
-    if not found:
-        raise RuntimeError(f"{program} is not installed")
-    return found
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout

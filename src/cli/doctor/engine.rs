@@ -26,12 +26,11 @@ pub(super) async fn look(config: &Config, is_wanted: bool) -> Vec<Finding> {
         Err(error) => {
             let cure = error.cure();
             let found = error.cause.to_string();
-            return vec![if is_wanted {
-                Finding::wrong("engine", found, cure)
-            } else {
+            if !is_wanted {
                 let cure = format!("{cure}; without an engine nothing can be deployed");
-                Finding::warning("engine", found, cure)
-            }];
+                return vec![Finding::warning("engine", found, cure)];
+            }
+            vec![Finding::wrong("engine", found, cure)]
         }
     };
     findings.push(bridge(config));
@@ -62,11 +61,6 @@ fn judge(host: &str, info: &EngineInfo) -> Vec<Finding> {
                     (cgroup_enable=memory swapaccount=1 where they are off by default)";
         Finding::wrong("engine limits", found, cure)
     });
-    if !info.has_init {
-        let cure = "install tini on the engine's machine (Debian: apt-get install tini)";
-        let found = "the engine has no docker-init: servers that speak HTTP cannot be started";
-        findings.push(Finding::wrong("engine init", found, cure));
-    }
     if info.clock > 0 {
         let off = now().abs_diff(Duration::from_secs(info.clock));
         findings.push(clock("engine clock", host, off));
@@ -129,7 +123,6 @@ mod tests {
             operating_system: "Debian".into(),
             cgroups: "1".into(),
             missing_limits: Vec::new(),
-            has_init: true,
             warnings: Vec::new(),
             clock: now().as_secs(),
         };
@@ -141,18 +134,12 @@ mod tests {
         let weak = EngineInfo {
             api: "1.40".into(),
             missing_limits: vec!["memory", "pids"],
-            has_init: false,
             clock: 1,
             ..info
         };
         assert_eq!(
             results(&weak),
-            [
-                Verdict::Wrong,
-                Verdict::Wrong,
-                Verdict::Wrong,
-                Verdict::Warning
-            ]
+            [Verdict::Wrong, Verdict::Wrong, Verdict::Warning]
         );
         assert!(!is_old("1.53") && !is_old("2.0") && !is_old("new"));
     }

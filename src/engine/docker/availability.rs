@@ -38,11 +38,11 @@ impl Docker {
     /// When there is none in time.
     pub async fn ping(&self) -> Result<(), EngineError> {
         let about = self.about_engine(Operation::Reach);
-        let client = self.client(&about)?;
         // Without a turn: whether the engine lives must not wait behind what
         // it is slow at.
         let limit = self.settings.timeout;
-        self.bounded(limit, &about, client.ping()).await.map(drop)
+        let ping = async |client: bollard::Docker| client.ping().await;
+        self.bounded(limit, &about, ping).await.map(drop)
     }
 
     /// The engine has answered, whatever it said.

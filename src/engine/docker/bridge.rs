@@ -127,8 +127,9 @@ impl Docker {
     /// When the volume was made; `None` when there is none.
     async fn volume_made(&self, volume: &str) -> Result<Option<String>, EngineError> {
         let about = About::volume(Operation::Inspect, volume);
-        let client = self.client(&about)?;
-        match self.ask(&about, client.inspect_volume(volume)).await {
+        let name = volume.to_owned();
+        let inspect = async move |client: bollard::Docker| client.inspect_volume(&name).await;
+        match self.ask(&about, inspect).await {
             Ok(found) => Ok(Some(found.created_at.unwrap_or_default())),
             Err(error) if error.cause == Cause::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -143,9 +144,8 @@ impl Docker {
             labels: Some(helper_labels(fleet).into()),
             ..VolumeCreateRequest::default()
         };
-        let client = self.client(&about)?;
-        self.ask(&about, client.create_volume(request)).await?;
-        Ok(())
+        let create = async |client: bollard::Docker| client.create_volume(request).await;
+        self.ask(&about, create).await.map(drop)
     }
 
     /// Puts the program in unless it is there, whole. One node at a time.
@@ -194,9 +194,9 @@ impl Docker {
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::new().name(helper).build();
-        let client = self.client(&about)?;
-        let made = self.ask(&about, client.create_container(Some(options), body));
-        match made.await {
+        let create =
+            async |client: bollard::Docker| client.create_container(Some(options), body).await;
+        match self.ask(&about, create).await {
             Ok(_) => Ok(true),
             Err(EngineError {
                 cause: Cause::Engine { status: 409, .. },
@@ -221,8 +221,13 @@ impl Docker {
         let options = UploadToContainerOptionsBuilder::new()
             .path(DIRECTORY)
             .build();
-        let client = self.client(&about)?;
-        let upload = client.upload_to_container(helper, Some(options), bollard::body_full(packed));
+        let name = helper.to_owned();
+        let upload = async move |client: bollard::Docker| {
+            let packed = bollard::body_full(packed);
+            client
+                .upload_to_container(&name, Some(options), packed)
+                .await
+        };
         self.ask(&about, upload).await?;
         match self.digest_in(helper, volume).await? {
             Some(digest) if digest == bridge.digest => Ok(()),
@@ -236,13 +241,15 @@ impl Docker {
         let options = DownloadFromContainerOptionsBuilder::new()
             .path(&format!("{DIRECTORY}/{PROGRAM}"))
             .build();
-        let client = self.client(&about)?;
-        let download = client
-            .download_from_container(helper, Some(options))
-            .try_fold(Vec::new(), |mut all, part| async move {
+        let name = helper.to_owned();
+        let download = async move |client: bollard::Docker| {
+            let mut parts = client.download_from_container(&name, Some(options));
+            let mut all = Vec::new();
+            while let Some(part) = parts.try_next().await? {
                 all.extend_from_slice(&part);
-                Ok(all)
-            });
+            }
+            Ok(all)
+        };
         match self.ask(&about, download).await {
             Ok(packed) => Ok(unpacked_digest(&packed)),
             Err(error) if error.cause == Cause::NotFound => Ok(None),

@@ -1,10 +1,20 @@
 //! How anything is asked of the engine: its turn, its time limit, and what an
 //! error of the client library means.
 
-use std::{future::Future, sync::PoisonError, time::Duration};
+use std::{
+    future::Future,
+    panic::resume_unwind,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use bollard::errors::Error;
-use tokio::time::timeout;
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{error::Elapsed, timeout},
+};
+use tracing::Instrument as _;
 
 use super::{Cause, Docker, EngineError, Operation, Subject};
 
@@ -75,43 +85,90 @@ impl Docker {
         }
     }
 
-    /// Does one operation within the usual time.
-    pub(super) async fn ask<T>(
+    /// Does one operation when it is its turn, within the usual time from then on.
+    pub(super) async fn ask<T, F>(
         &self,
         about: &About,
-        operation: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, EngineError> {
-        self.ask_within(self.settings.timeout, about, operation)
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let limit = self.settings.timeout;
+        self.ask_in_turn(&self.turns, limit, about, operation).await
+    }
+
+    /// The same for what the engine mostly waits for itself: a container that
+    /// has `grace` to end. Others need not wait for that.
+    pub(super) async fn ask_patiently<T, F>(
+        &self,
+        grace: Duration,
+        about: &About,
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let limit = grace.saturating_add(self.settings.timeout);
+        self.ask_in_turn(&self.patient_turns, limit, about, operation)
             .await
     }
 
-    /// Does one operation when it is its turn. The time runs from then on.
-    pub(super) async fn ask_within<T>(
+    async fn ask_in_turn<T, F>(
         &self,
+        turns: &Arc<Semaphore>,
         limit: Duration,
         about: &About,
-        operation: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, EngineError> {
-        // It is never closed.
-        let _turn = self.turns.acquire().await;
-        self.bounded(limit, about, operation).await
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let operation = operation(self.client(about)?.clone());
+        let turns = Arc::clone(turns);
+        let done = apart(async move {
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            timeout(limit, operation).await
+        });
+        self.came_of(limit, about, done.await)
     }
 
-    /// Does one operation that has its turn already.
-    pub(super) async fn bounded<T>(
+    /// Does one operation that waits for no turn, or has it already.
+    pub(super) async fn bounded<T, F>(
         &self,
         limit: Duration,
         about: &About,
-        operation: impl Future<Output = Result<T, Error>>,
+        operation: impl FnOnce(bollard::Docker) -> F,
+    ) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let operation = operation(self.client(about)?.clone());
+        let done = apart(timeout(limit, operation));
+        self.came_of(limit, about, done.await)
+    }
+
+    fn came_of<T>(
+        &self,
+        limit: Duration,
+        about: &About,
+        done: Option<Result<Result<T, Error>, Elapsed>>,
     ) -> Result<T, EngineError> {
-        match timeout(limit, operation).await {
-            Ok(Ok(answer)) => {
+        let cause = match done {
+            Some(Ok(Ok(answer))) => {
                 self.note_answer();
-                Ok(answer)
+                return Ok(answer);
             }
-            Ok(Err(error)) => Err(self.noted(about, about.error(self.meaning(about, error)))),
-            Err(_) => Err(self.noted(about, about.error(Cause::TimedOut { limit }))),
-        }
+            Some(Ok(Err(error))) => self.meaning(about, error),
+            Some(Err(_)) => Cause::TimedOut { limit },
+            None => self.unreachable("this node is ending".to_owned()),
+        };
+        Err(self.noted(about, about.error(cause)))
     }
 
     /// Lets an error have its say about the engine's availability.
@@ -144,6 +201,7 @@ impl Docker {
             | Error::JsonSerdeError { .. }
             | Error::StrParseError { .. }
             | Error::HttpHeaderNotFoundError(_) => Cause::Answer { why: chain(&error) },
+            Error::HyperLegacyError { err } => self.unreachable(chain(&err)),
             error => self.unreachable(chain(&error)),
         }
     }
@@ -153,6 +211,22 @@ impl Docker {
             host: self.settings.host.clone(),
             why,
         }
+    }
+}
+
+/// Does something in a task of its own, which ends when nobody waits for it
+/// any more. A caller that waits for several things at once may leave one of
+/// them alone for a while; what has a turn must not be left alone, or everybody
+/// else waits for it. `None`: the runtime ends.
+async fn apart<T: Send + 'static>(
+    operation: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let mut alone = JoinSet::new();
+    alone.spawn(operation.in_current_span());
+    match alone.join_next().await? {
+        Ok(done) => Some(done),
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }
 
@@ -170,6 +244,9 @@ fn refusal(about: &About, status: u16, message: String) -> Cause {
     }
     if says(&["non-overlapping", "all predefined address pools"]) {
         return Cause::NoAddresses { why };
+    }
+    if says(&["docker-init"]) && says(&["not found", "no such file"]) {
+        return Cause::NoInit { why };
     }
     let is_starting = matches!(about.0, Operation::Start | Operation::Restart);
     if is_starting
@@ -217,4 +294,54 @@ pub(super) fn one_line(text: &str) -> String {
 /// A lock whose holder panicked holds a value as good as any.
 pub(super) fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_engines_say_is_understood() {
+        let start = About::container(Operation::Start, "c");
+        let is = |status, message: &str| refusal(&start, status, message.to_owned());
+        let why = |text: &str| text.to_owned();
+        for (said, cause) in [
+            (
+                "driver failed programming external connectivity on endpoint c: Bind for 127.0.0.1:8080 failed: port is already allocated",
+                "the port is taken",
+            ),
+            (
+                "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"/sbin/docker-init\": stat /sbin/docker-init: no such file or directory: unknown",
+                "the engine has no docker-init",
+            ),
+            (
+                "OCI runtime create failed: exec: \"run\": executable file not found in $PATH: unknown",
+                "its program cannot be run",
+            ),
+            ("exec /run: exec format error", "its program cannot be run"),
+            (
+                "could not find an available, non-overlapping IPv4 address pool among the defaults",
+                "the engine has no addresses left",
+            ),
+            (
+                "mkdir /var/lib/docker/overlay2/x: no space left on device",
+                "no space is left",
+            ),
+            ("something\n  else", "the engine said: something else"),
+        ] {
+            let text = is(500, said).to_string();
+            assert!(text.starts_with(cause), "{said}: {text}");
+        }
+        assert_eq!(is(404, "No such container: c"), Cause::NotFound);
+        assert_eq!(is(400, "bad"), Cause::Invalid { why: why("bad") });
+        assert_eq!(
+            is(409, "busy"),
+            Cause::Engine {
+                status: 409,
+                why: why("busy")
+            }
+        );
+        let long = is(500, &"x".repeat(10_000)).to_string();
+        assert!(long.len() < 1000);
+    }
 }

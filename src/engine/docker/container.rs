@@ -45,9 +45,9 @@ impl Docker {
         };
         let body = body::body(new, publish).map_err(|why| about.error(Cause::Invalid { why }))?;
         let options = CreateContainerOptionsBuilder::new().name(new.name).build();
-        let client = self.client(&about)?;
-        let creating = self.ask(&about, client.create_container(Some(options), body));
-        match creating.await {
+        let create =
+            async |client: bollard::Docker| client.create_container(Some(options), body).await;
+        match self.ask(&about, create).await {
             Ok(_) => Ok(Created::Created),
             Err(EngineError {
                 cause: Cause::Engine { status: 409, .. },
@@ -68,9 +68,9 @@ impl Docker {
     /// When the engine does not answer, or it cannot be started.
     pub async fn start(&self, name: &str) -> Result<(), EngineError> {
         let about = About::container(Operation::Start, name);
-        let client = self.client(&about)?;
-        let started = self.ask(&about, client.start_container(name, None)).await;
-        let Err(error) = started else {
+        let named = name.to_owned();
+        let start = async move |client: bollard::Docker| client.start_container(&named, None).await;
+        let Err(error) = self.ask(&about, start).await else {
             return Ok(());
         };
         if !error.is_unavailable() && error.cause != Cause::NotFound {
@@ -99,8 +99,7 @@ impl Docker {
     /// When the engine does not answer.
     pub async fn inspect(&self, name: &str) -> Result<Option<Container>, EngineError> {
         let about = About::container(Operation::Inspect, name);
-        let client = self.client(&about)?;
-        match self.ask(&about, client.inspect_container(name, None)).await {
+        match self.inspect_raw(&about, name).await {
             Ok(found) => {
                 let mut found = container(found, self.settings.publish_address);
                 self.name_the_killer(&mut found).await;
@@ -109,6 +108,17 @@ impl Docker {
             Err(error) if error.cause == Cause::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    pub(super) async fn inspect_raw(
+        &self,
+        about: &About,
+        name: &str,
+    ) -> Result<ContainerInspectResponse, EngineError> {
+        let name = name.to_owned();
+        let inspect =
+            async move |client: bollard::Docker| client.inspect_container(&name, None).await;
+        self.ask(about, inspect).await
     }
 
     /// An engine that hears of the end of a process before it hears why does
@@ -129,19 +139,37 @@ impl Docker {
     /// When the engine does not answer.
     pub async fn list(&self, fleet: &str) -> Result<Vec<Container>, EngineError> {
         let found = self.summaries(fleet).await?;
-        let names = found
+        self.inspect_all(found).await
+    }
+
+    /// The containers of a node that takes them with it, of whatever fleet it
+    /// was when it made them.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn owned(&self, owner: &str) -> Result<Vec<Container>, EngineError> {
+        let label = format!("{}={owner}", labels::OWNER);
+        let found = self.labelled(HashMap::from([("label", vec![label])]));
+        self.inspect_all(found.await?).await
+    }
+
+    /// A summary tells neither exit codes nor times. What goes away in between
+    /// is no longer one of them.
+    async fn inspect_all(
+        &self,
+        found: Vec<ContainerSummary>,
+    ) -> Result<Vec<Container>, EngineError> {
+        let ids = found
             .into_iter()
             .filter(|summary| !is_helper(summary))
             .filter_map(|summary| summary.id);
-        // A summary tells neither exit codes nor times. What goes away in
-        // between is no longer one of them.
-        let inspected = stream::iter(names)
+        let mut containers: Vec<Container> = stream::iter(ids)
             .map(|id| async move { self.inspect(&id).await })
-            .buffer_unordered(self.settings.max_in_flight.max(1));
-        let mut containers: Vec<Container> = inspected
+            .buffer_unordered(self.settings.max_in_flight.max(1))
             .try_filter_map(|found| std::future::ready(Ok(found)))
             .try_collect()
-            .await?;
+            .await
+            .map_err(|error| self.about_engine(Operation::List).error(error.cause))?;
         containers.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(containers)
     }
@@ -151,14 +179,8 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub async fn of_all_fleets(&self) -> Result<Vec<(String, String)>, EngineError> {
-        let about = self.about_engine(Operation::List);
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&HashMap::from([("label", vec![labels::SERVER])]))
-            .build();
-        let client = self.client(&about)?;
         let found = self
-            .ask(&about, client.list_containers(Some(options)))
+            .labelled(HashMap::from([("label", vec![labels::SERVER.to_owned()])]))
             .await?;
         let named = found.into_iter().filter_map(|summary| {
             let fleet = summary.labels?.remove(labels::FLEET)?;
@@ -173,14 +195,20 @@ impl Docker {
         &self,
         fleet: &str,
     ) -> Result<Vec<ContainerSummary>, EngineError> {
+        self.labelled(of_fleet(fleet)).await
+    }
+
+    async fn labelled(
+        &self,
+        filters: HashMap<&'static str, Vec<String>>,
+    ) -> Result<Vec<ContainerSummary>, EngineError> {
         let about = self.about_engine(Operation::List);
         let options = ListContainersOptionsBuilder::new()
             .all(true)
-            .filters(&of_fleet(fleet))
+            .filters(&filters)
             .build();
-        let client = self.client(&about)?;
-        self.ask(&about, client.list_containers(Some(options)))
-            .await
+        let list = async |client: bollard::Docker| client.list_containers(Some(options)).await;
+        self.ask(&about, list).await
     }
 
     /// Asks a container's program to end, and ends it after `grace`.
@@ -190,10 +218,10 @@ impl Docker {
     pub async fn stop(&self, name: &str, grace: Duration) -> Result<(), EngineError> {
         let about = About::container(Operation::Stop, name);
         let options = StopContainerOptionsBuilder::new().t(seconds(grace)).build();
-        let client = self.client(&about)?;
-        let stopping = client.stop_container(name, Some(options));
-        let limit = grace.saturating_add(self.settings.timeout);
-        self.ask_within(limit, &about, stopping).await
+        let name = name.to_owned();
+        let stop =
+            async move |client: bollard::Docker| client.stop_container(&name, Some(options)).await;
+        self.ask_patiently(grace, &about, stop).await
     }
 
     /// Stops a container as [`stop`](Self::stop) does and starts it again.
@@ -205,10 +233,11 @@ impl Docker {
         let options = RestartContainerOptionsBuilder::new()
             .t(seconds(grace))
             .build();
-        let client = self.client(&about)?;
-        let restarting = client.restart_container(name, Some(options));
-        let limit = grace.saturating_add(self.settings.timeout);
-        self.ask_within(limit, &about, restarting).await
+        let name = name.to_owned();
+        let restart = async move |client: bollard::Docker| {
+            client.restart_container(&name, Some(options)).await
+        };
+        self.ask_patiently(grace, &about, restart).await
     }
 
     /// Removes a container, running or not, with what nobody else can use. It
@@ -222,10 +251,10 @@ impl Docker {
             .force(true)
             .v(true)
             .build();
-        let client = self.client(&about)?;
-        let removing = async {
+        let name = name.to_owned();
+        let remove = async move |client: bollard::Docker| {
             loop {
-                match client.remove_container(name, Some(options.clone())).await {
+                match client.remove_container(&name, Some(options.clone())).await {
                     Err(Error::DockerResponseServerError {
                         status_code: 404, ..
                     }) => return Ok(()),
@@ -237,7 +266,7 @@ impl Docker {
                 }
             }
         };
-        self.ask(&about, removing).await
+        self.ask(&about, remove).await
     }
 }
 

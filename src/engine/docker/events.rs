@@ -45,9 +45,6 @@ impl Docker {
     /// as the engine remembers (some hundred events).
     pub(super) async fn had_no_memory(&self, id: &str, finished: u64) -> bool {
         let about = self.about_engine(Operation::Watch);
-        let Ok(client) = self.client(&about) else {
-            return false;
-        };
         let filters = HashMap::from([
             ("container", vec![id.to_owned()]),
             ("event", vec!["oom".to_owned()]),
@@ -58,7 +55,7 @@ impl Docker {
             .until(&(finished + 1).to_string())
             .filters(&filters)
             .build();
-        let told = async {
+        let told = async |client: bollard::Docker| {
             let mut told = client.events(Some(options)).boxed();
             Ok(told.next().await.is_some_and(|event| event.is_ok()))
         };
@@ -146,10 +143,10 @@ impl Listening {
         &mut self,
     ) -> Result<BoxStream<'static, Result<EventMessage, Error>>, EngineError> {
         let about = self.docker.about_engine(Operation::Watch);
-        let client = self.docker.client(&about)?;
         let limit = self.docker.settings.timeout;
         // As a sign of life it waits for no turn.
-        let now = self.docker.bounded(limit, &about, client.info()).await?;
+        let info = async |client: bollard::Docker| client.info().await;
+        let now = self.docker.bounded(limit, &about, info).await?;
         let filters = HashMap::from([
             ("type", vec!["container".to_owned()]),
             ("label", vec![format!("{}={}", labels::FLEET, self.fleet)]),
@@ -158,7 +155,7 @@ impl Listening {
             .since(&since(&now))
             .filters(&filters)
             .build();
-        Ok(client.events(Some(options)).boxed())
+        Ok(self.docker.client(&about)?.events(Some(options)).boxed())
     }
 }
 

@@ -62,8 +62,9 @@ impl Docker {
 
     async fn present(&self, name: &str) -> Result<Option<ResolvedImage>, EngineError> {
         let about = About::image(Operation::Inspect, name);
-        let client = self.client(&about)?;
-        match self.ask(&about, client.inspect_image(name)).await {
+        let named = name.to_owned();
+        let inspect = async move |client: bollard::Docker| client.inspect_image(&named).await;
+        match self.ask(&about, inspect).await {
             Ok(found) => Ok(Some(resolved(found))),
             Err(error) if error.cause == Cause::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -104,7 +105,7 @@ impl Docker {
         }
         let (tell, progress) = watch::channel(PullProgress::default());
         let (docker, image) = (Arc::clone(self), name.to_owned());
-        let pull: Pull = async move { docker.pull(&image, &tell).await }.boxed();
+        let pull: Pull = async move { docker.pull(&image, tell).await }.boxed();
         let pull = pull.shared();
         if let Some(weak) = pull.downgrade() {
             let progress = progress.clone();
@@ -119,13 +120,8 @@ impl Docker {
         (pull, progress)
     }
 
-    async fn pull(
-        &self,
-        name: &str,
-        tell: &watch::Sender<PullProgress>,
-    ) -> Result<(), EngineError> {
+    async fn pull(&self, name: &str, tell: watch::Sender<PullProgress>) -> Result<(), EngineError> {
         let about = About::image(Operation::Pull, name);
-        let client = self.client(&about)?;
         let _turn = self.pull_turns.acquire().await;
         let (repository, tag) = split(name);
         let options = CreateImageOptionsBuilder::new()
@@ -133,16 +129,17 @@ impl Docker {
             .tag(tag)
             .build();
         tracing::info!(image = name, "an image is pulled");
-        let mut layers = Layers::default();
-        let steps = client
-            .create_image(Some(options), None, None)
-            .try_for_each(|step| {
+        let pull = async move |client: bollard::Docker| {
+            let mut layers = Layers::default();
+            let mut steps = client.create_image(Some(options), None, None);
+            while let Some(step) = steps.try_next().await? {
                 layers.note(step);
                 tell.send_replace(layers.progress());
-                std::future::ready(Ok(()))
-            });
+            }
+            Ok(())
+        };
         let limit = self.settings.pull_timeout;
-        self.bounded(limit, &about, steps)
+        self.bounded(limit, &about, pull)
             .await
             .map_err(|error| refused(error, name))
     }

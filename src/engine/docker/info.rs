@@ -12,11 +12,13 @@ impl Docker {
     /// When it does not answer.
     pub async fn info(&self) -> Result<EngineInfo, EngineError> {
         let about = self.about_engine(Operation::Inspect);
-        let client = self.client(&about)?;
-        // Lowers the version that the client asks for to what the engine has.
-        let negotiated = self.ask(&about, client.clone().negotiate_version()).await?;
-        let version = self.ask(&about, negotiated.version()).await?;
-        let info = self.ask(&about, negotiated.info()).await?;
+        let ask = async |client: bollard::Docker| {
+            // Lowers the version that the client asks for to what the engine
+            // has, for all its clones.
+            let client = client.negotiate_version().await?;
+            Ok((client.info().await?, client.version().await?))
+        };
+        let (info, version) = self.ask(&about, ask).await?;
         Ok(engine_info(info, version))
     }
 }
@@ -28,8 +30,6 @@ fn engine_info(info: SystemInfo, version: SystemVersion) -> EngineInfo {
         ("pids", info.pids_limit),
         ("cpus", info.cpu_cfs_quota),
     ];
-    // An engine without an init names it all the same, at version "N/A".
-    let init = info.init_commit.and_then(|commit| commit.id);
     let os = info.os_type.unwrap_or_default();
     EngineInfo {
         id: info.id.unwrap_or_default(),
@@ -46,7 +46,6 @@ fn engine_info(info: SystemInfo, version: SystemVersion) -> EngineInfo {
             .filter(|(_, is_there)| *is_there == Some(false))
             .map(|(name, _)| name)
             .collect(),
-        has_init: init.is_some_and(|id| !id.is_empty() && id != "N/A"),
         warnings: info.warnings.unwrap_or_default(),
         clock: info
             .system_time

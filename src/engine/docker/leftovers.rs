@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bollard::{models::NetworkDisconnectRequest, query_parameters::ListVolumesOptionsBuilder};
+use bollard::{
+    models::NetworkDisconnectRequest,
+    query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions},
+};
 
 use super::{
     Cause, Docker, EngineError, Operation, bridge::helper_labels, call::About, labels, place::Place,
@@ -47,19 +50,20 @@ impl Docker {
             if used.contains(&id) || used.contains(&name) {
                 continue;
             }
-            let about = About::network(Operation::Remove, &name);
-            let client = self.client(&about)?;
             if let Place::Container(own) = self.place().await? {
                 let request = NetworkDisconnectRequest {
                     container: own.clone(),
                     force: Some(false),
                 };
+                let about = About::network(Operation::Remove, &name);
+                let left = id.clone();
+                let leave = async move |client: bollard::Docker| {
+                    client.disconnect_network(&left, request).await
+                };
                 // It may not have joined this one.
-                self.ask(&about, client.disconnect_network(&id, request))
-                    .await
-                    .ok();
+                self.ask(&about, leave).await.ok();
             }
-            still_used(self.ask(&about, client.remove_network(&id)).await)?;
+            still_used(self.remove_network(&id, &name).await)?;
         }
         Ok(())
     }
@@ -70,18 +74,18 @@ impl Docker {
         let options = ListVolumesOptionsBuilder::new()
             .filters(&HashMap::from([("label", labels.to_vec())]))
             .build();
-        let client = self.client(&about)?;
-        let found = self.ask(&about, client.list_volumes(Some(options))).await?;
+        let list = async |client: bollard::Docker| client.list_volumes(Some(options)).await;
+        let found = self.ask(&about, list).await?;
         for volume in found.volumes.unwrap_or_default() {
             if used.contains(&volume.name) {
                 continue;
             }
             let about = About::volume(Operation::Remove, &volume.name);
-            let none = None::<bollard::query_parameters::RemoveVolumeOptions>;
-            still_used(
-                self.ask(&about, client.remove_volume(&volume.name, none))
-                    .await,
-            )?;
+            let remove = async move |client: bollard::Docker| {
+                let options = None::<RemoveVolumeOptions>;
+                client.remove_volume(&volume.name, options).await
+            };
+            still_used(self.ask(&about, remove).await)?;
         }
         Ok(())
     }

@@ -51,8 +51,8 @@ impl Docker {
     ) -> Result<String, EngineError> {
         let name = request.name.clone();
         let about = About::network(Operation::Create, &name);
-        let client = self.client(&about)?;
-        let made = match self.ask(&about, client.create_network(request)).await {
+        let create = async |client: bollard::Docker| client.create_network(request).await;
+        let made = match self.ask(&about, create).await {
             Ok(made) => Some(made.id),
             Err(EngineError {
                 cause: Cause::Engine { status: 409, .. },
@@ -63,8 +63,7 @@ impl Docker {
         let oldest = self.oldest(fleet, &name).await?;
         let oldest = oldest.ok_or_else(|| about.error(Cause::NotFound))?;
         if let Some(made) = made.filter(|made| *made != oldest) {
-            let about = About::network(Operation::Remove, &name);
-            self.ask(&about, client.remove_network(&made)).await?;
+            self.remove_network(&made, &name).await?;
         }
         Ok(oldest)
     }
@@ -83,16 +82,20 @@ impl Docker {
         let options = ListNetworksOptionsBuilder::new()
             .filters(&of_fleet(fleet))
             .build();
-        let client = self.client(&about)?;
-        self.ask(&about, client.list_networks(Some(options))).await
+        let list = async |client: bollard::Docker| client.list_networks(Some(options)).await;
+        self.ask(&about, list).await
+    }
+
+    pub(super) async fn remove_network(&self, id: &str, name: &str) -> Result<(), EngineError> {
+        let about = About::network(Operation::Remove, name);
+        let id = id.to_owned();
+        let remove = async move |client: bollard::Docker| client.remove_network(&id).await;
+        self.ask(&about, remove).await
     }
 
     async fn join(&self, own: &str, network: &str, name: &str) -> Result<(), EngineError> {
         let about = About::network(Operation::Join, name);
-        let client = self.client(&about)?;
-        let inspected = self
-            .ask(&about, client.inspect_container(own, None))
-            .await?;
+        let inspected = self.inspect_raw(&about, own).await?;
         let joined = inspected.network_settings.and_then(|it| it.networks);
         let is_in = |joined: HashMap<String, models::EndpointSettings>| {
             joined
@@ -106,8 +109,10 @@ impl Docker {
             container: own.to_owned(),
             endpoint_config: None,
         };
-        self.ask(&about, client.connect_network(network, request))
-            .await
+        let network = network.to_owned();
+        let connect =
+            async move |client: bollard::Docker| client.connect_network(&network, request).await;
+        self.ask(&about, connect).await
     }
 }
 

@@ -55,9 +55,7 @@ impl Docker {
             .flatten()
         {
             let about = About::container(Operation::Inspect, candidate);
-            let client = self.client(&about)?;
-            let inspected = self.ask(&about, client.inspect_container(candidate, None));
-            match inspected.await {
+            match self.inspect_raw(&about, candidate).await {
                 Ok(container) => {
                     if let Some(id) = own_id(container, hostname) {
                         return Ok(Some(id));

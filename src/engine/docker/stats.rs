@@ -41,8 +41,11 @@ impl Docker {
             .stream(false)
             .one_shot(true)
             .build();
-        let mut samples = self.client(&about)?.stats(name, Some(options)).boxed();
-        let sample = async { samples.next().await.transpose() };
+        let name = name.to_owned();
+        let sample = async move |client: bollard::Docker| {
+            let mut samples = client.stats(&name, Some(options)).boxed();
+            samples.next().await.transpose()
+        };
         let why = "there is no sample".to_owned();
         self.ask(&about, sample)
             .await?

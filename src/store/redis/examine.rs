@@ -60,7 +60,7 @@ pub struct Unusable {
 /// When it cannot be reached or used.
 pub async fn examine(settings: &RedisSettings) -> Result<Vec<Examined>, Unusable> {
     let unusable = |error: &Error| Unusable {
-        why: format!("{}: {}", describe(&settings.url), error.details()),
+        why: format!("{}: {}", describe(&settings.url), sentence(error.details())),
         cure: cure(error).unwrap_or("start Redis, or correct redis.url"),
     };
     let mut builder = builder(settings).map_err(|error| Unusable {
@@ -145,6 +145,14 @@ async fn one(
             there.abs_diff(here)
         }),
     })
+}
+
+/// fred gives errors of the system as they are debugged.
+fn sentence(details: &str) -> &str {
+    let message = details
+        .split_once("message: \"")
+        .and_then(|(_, rest)| rest.split_once('"'));
+    message.map_or(details, |(message, _)| message)
 }
 
 #[expect(

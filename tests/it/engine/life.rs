@@ -219,3 +219,26 @@ async fn what_is_used_is_known() {
     assert!((1..32 << 20).contains(&stats.memory), "{stats:?}");
     assert!((1..5).contains(&stats.pids), "{stats:?}");
 }
+
+#[tokio::test]
+async fn who_waits_without_looking_keeps_nobody_else_waiting() {
+    let Some(fleet) = Fleet::new() else { return };
+    let settings = mcp_fleet::engine::Settings {
+        max_in_flight: 1,
+        ..fleet.engine.settings()
+    };
+    let fleet = Fleet::with(std::sync::Arc::clone(&fleet.engine), settings);
+    let mut begun: Vec<_> = (0..4)
+        .map(|_| Box::pin(fleet.docker.inspect("nobody")))
+        .collect();
+    for one in &mut begun {
+        assert!(futures_util::poll!(one).is_pending());
+    }
+    // They are waited for, but not before something else is done.
+    let listed = fleet.docker.list(&fleet.id);
+    let listed = tokio::time::timeout(Duration::from_secs(30), listed).await;
+    assert_eq!(listed.expect("it got its turn"), Ok(Vec::new()));
+    for one in begun {
+        assert_eq!(one.await, Ok(None));
+    }
+}
