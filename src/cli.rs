@@ -21,6 +21,7 @@ mod cluster;
 mod deployments;
 mod doctor;
 mod output;
+mod templates;
 mod top;
 mod views;
 mod welcome;
@@ -70,6 +71,10 @@ pub enum Command {
     Call(CallArgs),
     /// Check this machine: Redis, engine, port, limits, with a cure for each finding
     Doctor(DoctorArgs),
+    /// Recipes for servers: list them, or make some from files you have
+    Templates(TemplatesArgs),
+    /// One template: its settings, limits and tools
+    Template(TemplateArgs),
     /// Run a server from a template, or change one that runs
     Deploy(deployments::DeployArgs),
     /// The deployments of the fleet
@@ -185,6 +190,44 @@ pub struct CallArgs {
     pub node: NodeArgs,
 }
 
+/// Arguments of `templates`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct TemplatesArgs {
+    /// What to do instead of listing.
+    #[command(subcommand)]
+    pub action: Option<TemplatesAction>,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// What can be done with templates.
+#[derive(Debug, Subcommand)]
+pub enum TemplatesAction {
+    /// Write templates from a registry's server.json or a client's `mcpServers` file
+    Import {
+        /// The file; `-` reads standard input
+        file: PathBuf,
+        /// Directory that gets a directory per template
+        #[arg(long, value_name = "DIR", default_value = "templates")]
+        directory: PathBuf,
+        /// Write over templates that are there
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Arguments of `template`.
+#[derive(Debug, Args)]
+pub struct TemplateArgs {
+    /// Name of the template
+    pub name: String,
+    /// Which node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
 /// Where a node is looked for.
 pub const DEFAULT_NODE: &str = "http://127.0.0.1:8080";
 
@@ -233,6 +276,8 @@ pub fn run(command: Command, environment: Vec<(String, String)>) -> ExitCode {
         Command::Tools(args) => client::run(views::tools(args)),
         Command::Doctor(args) => client::run(doctor::doctor(args, environment)),
         Command::Call(args) => client::run(call::call(args)),
+        Command::Templates(args) => templates::templates(args),
+        Command::Template(args) => client::run(templates::template(args)),
         Command::Deploy(args) => client::run(deployments::deploy(args)),
         Command::List(args) => client::run(deployments::list(args)),
         Command::Logs(args) => client::run(deployments::logs(args)),

@@ -46,7 +46,7 @@ pub use self::{
     health::Health,
     limits::Limits,
     networks::Network,
-    node::Node,
+    node::{Node, Tls},
     rates::RateLimits,
     redis::Redis,
     secret::Secret,
@@ -57,7 +57,7 @@ pub use self::{
     upstream::Upstream,
 };
 pub(crate) use self::{
-    source::json_document,
+    source::{json_document, without_comments},
     values::{parse_duration, parse_size},
 };
 

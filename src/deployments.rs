@@ -53,6 +53,7 @@ use crate::{
 pub mod commands;
 pub mod definition;
 pub mod engines;
+pub mod ephemeral;
 pub mod history;
 mod jobs;
 pub mod naming;
@@ -263,6 +264,18 @@ impl Deployments {
         all.into_iter().find(|view| view.name == name)
     }
 
+    /// The servers that were made from a template.
+    #[must_use]
+    pub fn made_from(&self, template: &str) -> Vec<ServerId> {
+        let is_of_it = |view: &View| {
+            let definition = view.definition();
+            definition.is_some_and(|known| known.spec.template == template)
+        };
+        let made = self.all().into_iter().filter(is_of_it);
+        made.filter_map(|view| ServerId::try_from(view.name.as_str()).ok())
+            .collect()
+    }
+
     /// Learns what there is, before the first request if the store answers;
     /// from the engine's labels if it does not.
     pub async fn begin(self: &Arc<Self>) {
@@ -293,6 +306,7 @@ impl Deployments {
                     event = feed.recv() => match event {
                         Ok(Event::Message { channel: Channel::Deployments, payload }) => {
                             if let Some(record) = Record::decode(&payload) {
+                                self.reach(&record).await;
                                 self.learn(record);
                             }
                         }
@@ -324,11 +338,37 @@ impl Deployments {
         let names: Vec<_> = self.known().wanted.keys().cloned().collect();
         for names in names.chunks(BATCH) {
             for record in self.stored(names).await? {
+                self.reach(&record).await;
                 self.learn(record);
             }
         }
         self.publish();
         Ok(())
+    }
+
+    /// Joins the networks of containers on this node's engine before calls go there.
+    async fn reach(&self, record: &Record) {
+        let known = self.known().records.get(&record.name).cloned();
+        let urls = |record: &Record| -> BTreeSet<_> {
+            let routed = record.replicas.iter().filter(|one| one.routed);
+            routed.filter_map(|one| one.url.clone()).collect()
+        };
+        let is_new = known.is_none_or(|known| urls(&known) != urls(record));
+        let engine = &self.parts.engine;
+        let is_here = engine
+            .identity()
+            .is_some_and(|own| own.to_string() == record.engine);
+        if is_new && is_here {
+            self.join_networks().await;
+        }
+    }
+
+    async fn join_networks(&self) {
+        let fleet = self.parts.signer.public().fleet_id();
+        let joined = self.parts.engine.docker.join_networks(&fleet).await;
+        if let Err(error) = joined {
+            tracing::warn!(%error, "containers on this node's engine may be out of its reach");
+        }
     }
 
     /// What the store has of these.
@@ -457,6 +497,7 @@ impl Deployments {
                 (Some(known), Some(ours)) if known.engine == ours => {}
                 (None, None) => {}
                 (_, Some(engine)) => {
+                    self.join_networks().await;
                     let new = Reconciler::new(engine, &self);
                     let work = Arc::clone(&new) as Arc<dyn Work>;
                     let subject = new.engine.to_string().into();

@@ -14,10 +14,11 @@ mod sources;
 
 use std::{
     fmt,
-    sync::{Arc, LazyLock, OnceLock},
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,11 @@ pub struct Discovered {
 /// Starts servers for a question. Implemented by whoever runs containers.
 #[async_trait]
 pub trait EphemeralSource: Send + Sync + fmt::Debug {
+    /// Whether it can be asked now.
+    fn is_there(&self) -> bool {
+        true
+    }
+
     /// Runs `spec` until what is returned is dropped, which must not block.
     /// Dropping the future ends what was begun.
     ///
@@ -159,8 +165,8 @@ pub struct Discovery {
     servers: Arc<Servers>,
     cache: Arc<Cache<Found>>,
     breakers: Breakers,
-    made_from: OnceLock<MadeFrom>,
-    ephemeral: OnceLock<Arc<dyn EphemeralSource>>,
+    made_from: ArcSwapOption<MadeFrom>,
+    ephemeral: ArcSwapOption<Arc<dyn EphemeralSource>>,
 }
 
 impl fmt::Debug for Discovery {
@@ -186,20 +192,19 @@ impl Discovery {
             servers,
             cache,
             breakers: Breakers::new(),
-            made_from: OnceLock::new(),
-            ephemeral: OnceLock::new(),
+            made_from: ArcSwapOption::empty(),
+            ephemeral: ArcSwapOption::empty(),
         }
     }
 
-    /// Says which servers were made from a template; the first word counts.
+    /// Says which servers were made from a template.
     pub fn knows_servers(&self, made_from: MadeFrom) {
-        // A second word would come from a second set of deployments.
-        self.made_from.set(made_from).ok();
+        self.made_from.store(Some(Arc::new(made_from)));
     }
 
-    /// Says who starts containers for a question; the first word counts.
+    /// Says who starts containers for a question.
     pub fn starts_by(&self, ephemeral: Arc<dyn EphemeralSource>) {
-        self.ephemeral.set(ephemeral).ok();
+        self.ephemeral.store(Some(Arc::new(ephemeral)));
     }
 
     /// The tools of a template, within the deadline.
@@ -267,7 +272,8 @@ impl Discovery {
     /// so of the built-in one.
     fn servers_of(&self, template: &Template) -> Vec<Arc<Server>> {
         let name = template.name.as_str();
-        let told = self.made_from.get().map(|told| told(name));
+        let told = self.made_from.load();
+        let told = told.as_ref().map(|told| told(name));
         let told = told.unwrap_or_default();
         let made = told.iter().filter_map(|id| self.servers.get(id.as_str()));
         let built_in = self.servers.get(name);
@@ -369,8 +375,13 @@ impl Discovery {
             let asked = sources::endpoint(&self.lists, template, endpoint, deadline);
             all.push((Source::Endpoint, Box::pin(asked)));
         }
-        if let Some(ephemeral) = self.ephemeral.get().filter(|_| !only_its_own) {
-            let asked = sources::ephemeral(&self.lists, &**ephemeral, template, deadline);
+        let ephemeral = self
+            .ephemeral
+            .load_full()
+            .filter(|source| source.is_there());
+        if let Some(ephemeral) = ephemeral.filter(|_| !only_its_own) {
+            let ephemeral = Arc::clone(&*ephemeral);
+            let asked = sources::ephemeral(&self.lists, ephemeral, template, deadline);
             all.push((Source::Ephemeral, Box::pin(asked)));
         }
         if let Ok(tools) = sources::own_list(template) {

@@ -24,7 +24,7 @@ use crate::{
         membership::{About, Membership},
     },
     config::Config,
-    deployments::{self, Deployments, engines::OwnEngine},
+    deployments::{self, Deployments, engines::OwnEngine, ephemeral::Containers},
     discovery::{self, Discovery, Found},
     engine::docker::Docker,
     fleet::Fleet,
@@ -33,6 +33,7 @@ use crate::{
         listener,
         mcp::{about, stream::Held},
         router,
+        tls::Identity,
     },
     ids::NodeId,
     lifecycle::Tasks,
@@ -121,6 +122,7 @@ pub struct Gateway {
 pub struct Bound {
     gateway: Arc<Gateway>,
     listener: TcpListener,
+    identity: Option<Arc<Identity>>,
     signals: Signals,
 }
 
@@ -145,7 +147,7 @@ impl Gateway {
         let servers = Arc::new(Servers::counted(configured.clone(), counted));
         let fleet = Arc::new(Fleet::new(node.clone(), Arc::clone(&store)));
         let upstreams = Upstreams::new(
-            settings::upstream(&config, &signer),
+            settings::upstream(&config, &signer)?,
             Arc::clone(&store),
             tasks.clone(),
             Arc::clone(&metrics),
@@ -198,6 +200,7 @@ impl Gateway {
             Arc::clone(&fleet),
         ));
         let address = config.node.listen;
+        let identity = config.node.tls.clone().map(Identity::load).transpose()?;
         let listener = listener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; node.listen or --listen choose another address")
         })?;
@@ -269,6 +272,17 @@ impl Gateway {
                 tasks: tasks.clone(),
             },
         );
+        let made = Arc::downgrade(&deployments);
+        discovery.knows_servers(Box::new(move |template| {
+            made.upgrade()
+                .map(|deployments| deployments.made_from(template))
+                .unwrap_or_default()
+        }));
+        discovery.starts_by(Arc::new(Containers::new(
+            Arc::clone(&deployments.engine().docker),
+            signer.clone(),
+            tasks.clone(),
+        )));
         deployments.begin().await;
         let health = Health::new(
             settings::health(&config),
@@ -311,12 +325,16 @@ impl Gateway {
             .metrics
             .sample(sampled(&gateway.store, cache.counters()));
         gateway.start(cache);
+        if let Some(identity) = &identity {
+            gateway.until_ending("certificate", Arc::clone(identity).follow());
+        }
         gateway.follow("templates", files);
         gateway.follow("discovery", found);
         let signals = Signals::listen()?;
         Ok(Bound {
             gateway,
             listener,
+            identity,
             signals,
         })
     }
@@ -446,8 +464,10 @@ impl Bound {
         let tasks = gateway.tasks.clone();
         let (done, served) = oneshot::channel::<()>();
         let app = router::router(&gateway);
+        let acceptor = self.identity.as_ref().map(Identity::acceptor).transpose()?;
         let serving = listener::serve(
             self.listener,
+            acceptor,
             app,
             settings::listener(&gateway.config),
             tasks.clone(),

@@ -16,3 +16,4 @@ mod record;
 pub mod rest;
 pub mod router;
 mod sse;
+pub mod tls;

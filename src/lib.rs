@@ -6,13 +6,15 @@
 //! [`breaker`], [`trials`] and [`load`] say which replicas are fit and how busy,
 //! [`permits`] how many calls they take.
 //! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
-//! the state that nodes share. [`gateway`] puts the parts together,
+//! the state that nodes share. [`templates`] are recipes for servers, whose
+//! tools [`discovery`] finds out. [`gateway`] puts the parts together,
 //! [`lifecycle`] ends them in order.
 
 pub mod balance;
 pub mod breaker;
 pub mod bridge;
 pub mod cache;
+pub mod certificates;
 pub mod changes;
 pub mod cli;
 pub mod cluster;

@@ -12,6 +12,7 @@ mod discovery;
 mod error;
 mod fetch;
 mod items;
+mod keys;
 mod listing;
 mod lookup;
 mod merged;
@@ -38,9 +39,10 @@ pub use self::{
 };
 use self::{
     fetch::Wanted,
+    keys::Keys,
     merged::Merger,
     page::{Keeping, Place, Source},
-    source::{document, document_key, foreign, variant},
+    source::{document, foreign, variant},
 };
 use crate::{
     cache::{Cache, CacheKey, CacheStatus, Durations, Scope, Served, Subject},
@@ -62,6 +64,9 @@ use crate::{
 
 /// Bytes of all pages of one list.
 const MAX_LIST_BYTES: usize = 64 << 20;
+
+/// A server that was late and has not been asked for since counts as late no longer.
+const LATE_FOR: Duration = Duration::from_secs(60);
 
 /// How lists are fetched and served.
 #[derive(Debug, Clone)]
@@ -133,6 +138,7 @@ pub struct Lists {
     upstreams: Arc<Upstreams>,
     servers: Arc<Servers>,
     cache: Arc<Cache<Listing>>,
+    keys: Keys,
     sealer: Sealer,
     settings: Settings,
     metrics: Arc<Metrics>,
@@ -142,6 +148,8 @@ pub struct Lists {
     not_kept: moka::sync::Cache<(ServerId, String), ()>,
     /// Servers whose tools could not be listed lately, so that calls do not wait.
     unlisted: moka::sync::Cache<ServerId, ()>,
+    /// Servers that missed the deadline of a merged list.
+    late: moka::sync::Cache<ServerId, ()>,
 }
 
 impl Lists {
@@ -159,6 +167,7 @@ impl Lists {
             upstreams,
             servers,
             cache,
+            keys: Keys::default(),
             sealer,
             settings,
             metrics,
@@ -170,6 +179,10 @@ impl Lists {
             unlisted: moka::sync::Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(lookup::NOT_AGAIN_FOR)
+                .build(),
+            late: moka::sync::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(LATE_FOR)
                 .build(),
         }
     }
@@ -272,7 +285,7 @@ impl Lists {
         caller: &Caller,
         deadline: Instant,
     ) -> Result<Served<Document>, ListError> {
-        let key = document_key(server, caller);
+        let key = self.document_key(server, caller);
         let fetch = self.fetch(server, caller, Wanted::Document);
         let served = self
             .cache

@@ -16,6 +16,11 @@ use mcp_fleet::{
     telemetry::{self, metrics::Metrics},
 };
 
+/// Some hundred small allocations per request: glibc's allocator, and musl's
+/// still more, take several times as long for each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

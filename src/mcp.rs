@@ -21,11 +21,12 @@ pub mod method;
 pub mod mrtr;
 pub mod name;
 pub mod param_header;
+pub mod params;
+mod raw;
 pub mod seal;
 pub mod shape;
 pub mod sse;
 pub mod trace;
 pub mod version;
 
-/// A JSON value exactly as it was written.
-pub type Raw = serde_json::value::RawValue;
+pub use raw::Raw;

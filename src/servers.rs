@@ -215,6 +215,9 @@ impl Server {
     /// which is for the caller to know.
     #[must_use]
     pub fn home_of(&self, session: &str, tried: &[ReplicaId]) -> Option<Arc<Replica>> {
+        if tried.is_empty() && self.replicas.len() == 1 {
+            return self.replicas.first().cloned();
+        }
         let choices = self.usable.choices(&self.replicas);
         let usable = choices.indices().iter();
         let usable = usable.map(|&index| &self.replicas[index as usize]);

@@ -8,7 +8,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,6 +64,11 @@ pub struct Session {
     /// What the client calls itself.
     pub client_info: Option<Box<Raw>>,
     state: Mutex<State>,
+    issued: u64,
+    /// This node does not remember it any more, or it has ended.
+    forgotten: AtomicBool,
+    /// When it was last looked up by its key, in seconds.
+    touched: AtomicU64,
 }
 
 /// What changes in the life of a session.
@@ -83,6 +91,9 @@ impl Session {
             capabilities,
             client_info: token.client_info,
             state: Mutex::new(state),
+            issued: token.issued,
+            forgotten: AtomicBool::new(false),
+            touched: AtomicU64::new(token::unix_seconds()),
         })
     }
 
@@ -102,6 +113,10 @@ impl Session {
     #[must_use]
     pub fn subscriptions(&self) -> BTreeSet<String> {
         self.state().subscriptions.clone()
+    }
+
+    fn is_for(&self, endpoint: &str, principal: &Principal) -> bool {
+        &*self.endpoint == endpoint && self.principal == *principal
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -146,6 +161,8 @@ pub struct Sessions {
     store: Arc<dyn Store>,
     fleet: Arc<Fleet>,
     known: Cache<Arc<str>, Arc<Session>>,
+    /// The known ones by the ids clients send, which then need not be opened.
+    opened: Cache<Arc<str>, Arc<Session>>,
     ended: Cache<Arc<str>, ()>,
 }
 
@@ -159,8 +176,13 @@ impl Sessions {
         fleet: Arc<Fleet>,
     ) -> Self {
         let remembered = || Cache::builder().max_capacity(settings.remembered);
+        let idle = || remembered().time_to_idle(settings.idle);
+        let forget = |_: Arc<Arc<str>>, session: Arc<Session>, _| {
+            session.forgotten.store(true, Ordering::Relaxed);
+        };
         Self {
-            known: remembered().time_to_idle(settings.idle).build(),
+            known: idle().eviction_listener(forget).build(),
+            opened: remembered().time_to_idle(settings.idle).build(),
             ended: Cache::builder()
                 .max_capacity(settings.remembered)
                 .time_to_live(settings.max_age)
@@ -181,6 +203,7 @@ impl Sessions {
         let session = Arc::new(Session::new(token, principal, State::default())?);
         self.known
             .insert(Arc::clone(&session.key), Arc::clone(&session));
+        self.opened.insert(id.as_str().into(), Arc::clone(&session));
         Some((id, session))
     }
 
@@ -188,6 +211,39 @@ impl Sessions {
     /// principal and has not ended. An unreachable store is no reason to turn
     /// a session away: then only what this node knows of its end counts.
     pub async fn find(
+        &self,
+        id: &str,
+        endpoint: &str,
+        principal: &Principal,
+    ) -> Option<Arc<Session>> {
+        if let Some(session) = self.find_opened(id, endpoint, principal) {
+            return Some(session);
+        }
+        let session = self.find_sealed(id, endpoint, principal).await?;
+        self.opened.insert(id.into(), Arc::clone(&session));
+        Some(session)
+    }
+
+    /// A session whose id was opened before.
+    fn find_opened(&self, id: &str, endpoint: &str, principal: &Principal) -> Option<Arc<Session>> {
+        let session = self.opened.get(id)?;
+        let now = token::unix_seconds();
+        let is_valid = session.is_for(endpoint, principal)
+            && !session.forgotten.load(Ordering::Relaxed)
+            && token::age(session.issued, now) <= self.settings.max_age;
+        if !is_valid {
+            return None;
+        }
+        // It is not idle, which the list of those remembered has to hear of.
+        let since = now.saturating_sub(session.touched.load(Ordering::Relaxed));
+        if since > self.settings.idle.as_secs() / 8 {
+            session.touched.store(now, Ordering::Relaxed);
+            self.known.get(&session.key)?;
+        }
+        Some(session)
+    }
+
+    async fn find_sealed(
         &self,
         id: &str,
         endpoint: &str,
@@ -335,7 +391,10 @@ impl Sessions {
                     _ => {}
                 },
                 // An end may have been missed: every session is looked up again.
-                Heard::Gap => self.known.invalidate_all(),
+                Heard::Gap => {
+                    self.known.invalidate_all();
+                    self.opened.invalidate_all();
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ mod catalogue;
 mod coerce;
 mod files;
 mod format;
+pub mod import;
 mod isolation;
 mod property;
 mod resolve;
@@ -21,7 +22,7 @@ mod transport;
 mod volumes;
 
 pub use self::{
-    catalogue::{Broken, Catalogue, Files, Known, TemplateError},
+    catalogue::{Broken, Catalogue, Files, Known, TemplateError, broken_in},
     property::{ArgumentRule, MountRule, Property},
     settings::{SettingProblem, Settings, SettingsErrors},
     template::{Origin, Template, TextDigest, ToolDiscovery},

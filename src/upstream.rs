@@ -57,6 +57,8 @@ use crate::mcp::{
 pub struct Settings {
     /// For name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
+    /// How TLS is spoken; whose certificates are trusted.
+    pub tls: Arc<rustls::ClientConfig>,
     /// An unused connection is closed after this.
     pub pool_idle: Duration,
     /// Unused connections kept per host.

@@ -221,7 +221,7 @@ class Listener:
                 connection.request("GET", path, None, headers)
             else:
                 request = mcp.modern(path, "subscriptions/listen", notifications={"toolsListChanged": True})
-                connection.request("POST", path, "1".join(request.body), request.headers)
+                connection.request("POST", path, request.text(1), request.headers)
             response = connection.getresponse()
             if response.status != 200:
                 return f"{response.status} {response.read()[:200]!r}"

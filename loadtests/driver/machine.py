@@ -4,6 +4,8 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,13 @@ class Cpu:
         return Cpu(self.total - earlier.total, self.system - earlier.system)
 
 
-def cpu_of(pid: int) -> Cpu:
+def cpu_of(pids: Iterable[int]) -> Cpu:
+    """What processes have used so far, together."""
+    each = [_cpu_of(pid) for pid in pids]
+    return Cpu(sum(cpu.total for cpu in each), sum(cpu.system for cpu in each))
+
+
+def _cpu_of(pid: int) -> Cpu:
     """`utime` + `stime` of /proc/PID/stat.
 
     Their grain, a hundredth of a second, is too coarse for a short load: the total
@@ -48,10 +56,75 @@ def cpu_of_machine() -> float:
 
 def memory_of(pid: int) -> dict[str, int]:
     """Resident memory of a process in KiB, now and at its peak."""
-    lines = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
-    )
-    return {"resident": _kib(lines["VmRSS"]), "peak": _kib(lines["VmHWM"])}
+    return memory_of_all([pid])
+
+
+def memory_of_all(pids: Iterable[int]) -> dict[str, int]:
+    """The same of several, added up."""
+    total = {"resident": 0, "peak": 0}
+    for pid in pids:
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = dict(line.split(":", 1) for line in status if ":" in line)
+        total["resident"] += _kib(lines["VmRSS"])
+        total["peak"] += _kib(lines["VmHWM"])
+    return total
+
+
+def forget_peak(pids: Iterable[int]) -> None:
+    """Lets the peak begin anew (proc(5), clear_refs); where that may not be, it does not."""
+    for pid in pids:
+        try:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+        except OSError:
+            return
+
+
+def connections_to(pids: Iterable[int], port: int) -> int:
+    """How many established TCP connections processes hold to a port of this machine."""
+    held = _sockets_of(pids)
+    wanted = f":{port:04X}"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(row[2].endswith(wanted) and row[3] == "01" and row[9] in held for row in rows)
+
+
+def listeners(port: int) -> tuple[int, ...]:
+    """The processes that listen on a port of this machine: a server and its workers."""
+    wanted = f":{port:04X}"
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    rows = (line.split() for table in tables for line in table.read_text().splitlines()[1:])
+    inodes = {row[9] for row in rows if row[1].endswith(wanted) and row[3] == "0A"}
+    pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+
+    def listens(pid: int) -> bool:
+        # Processes come and go, and not all are ours to look into.
+        with suppress(OSError):
+            return bool(inodes & _sockets_of([pid]))
+        return False
+
+    return tuple(pid for pid in pids if listens(pid))
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def raise_file_limit() -> int:
+    """As many open files as we may have; what we start inherits it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def _sockets_of(pids: Iterable[int]) -> set[str]:
+    inodes = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            # It may be closed by now.
+            with suppress(OSError):
+                target = os.readlink(entry)
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    return inodes
 
 
 def describe() -> dict[str, str | int]:

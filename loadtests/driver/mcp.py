@@ -2,11 +2,17 @@
 
 import http.client
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
+
+# Where the id of a request goes into what it asks.
+ID = "@id@"
+# For calls that are told how they get on.
+PROGRESS = {"progressToken": ID}
 
 _IDS = count(1)
 
@@ -32,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; a body is split where the id of its message goes, if it has one."""
+    """One HTTP request; a body is split wherever the id of its message goes."""
 
     method: str
     path: str
@@ -40,7 +46,7 @@ class Request:
     body: tuple[str, ...] | None = None
 
     def send(self, host: str, id: int | None = None) -> Answer:
-        body = None if self.body is None else str(next(_IDS) if id is None else id).join(self.body)
+        body = None if self.body is None else self.text(next(_IDS) if id is None else id)
         connection = http.client.HTTPConnection(host, timeout=30)
         try:
             connection.request(self.method, self.path, body, self.headers)
@@ -49,19 +55,25 @@ class Request:
         finally:
             connection.close()
 
-    def wire(self, host: str, id_length: int) -> tuple[str, str]:
-        """What goes over the wire before and after an id of so many digits."""
-        before, after = self.body or ("", "")
+    def wire(self, host: str, id_length: int) -> list[str]:
+        """What goes over the wire, split where an id of so many digits goes."""
+        first, *others = self.body or ("",)
         lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: {host}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.body is not None:
-            lines.append(f"Content-Length: {len(before) + id_length + len(after)}")
-        return "\r\n".join(lines) + "\r\n\r\n" + before, after
+            length = len(first) + sum(id_length + len(other) for other in others)
+            lines.append(f"Content-Length: {length}")
+        return ["\r\n".join(lines) + "\r\n\r\n" + first, *others]
+
+    def text(self, id: int) -> str:
+        """The body with its id."""
+        return str(id).join(self.body or ("",))
 
 
-def modern(path: str, method: str, name: str | None = None, **params) -> Request:
+def modern(path: str, method: str, name: str | None = None, meta: dict | None = None, **params) -> Request:
     """A request of 2026-07-28, which carries all there is to know."""
     meta = {
+        **(meta or {}),
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientInfo": {"name": "loadtests", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {},
@@ -74,9 +86,13 @@ def modern(path: str, method: str, name: str | None = None, **params) -> Request
     return Request("POST", path, headers, _message(method, {**params, "_meta": meta}))
 
 
-def legacy(path: str, session: str, method: str, **params) -> Request:
-    """A request in a session of 2025-11-25."""
-    headers = {**_common(), "MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": session}
+def legacy(path: str, session: str | None, method: str, meta: dict | None = None, **params) -> Request:
+    """A request of 2025-11-25, in a session unless the server gives out none."""
+    headers = {**_common(), "MCP-Protocol-Version": LEGACY}
+    if session is not None:
+        headers["Mcp-Session-Id"] = session
+    if meta is not None:
+        params["_meta"] = meta
     return Request("POST", path, headers, _message(method, params))
 
 
@@ -90,23 +106,39 @@ def initialize(path: str) -> Request:
     return Request("POST", path, _common(), _message("initialize", params))
 
 
-def initialized(path: str, session: str) -> Request:
+def initialized(path: str, session: str | None) -> Request:
     """The notification that follows it."""
-    headers = {**_common(), "MCP-Protocol-Version": LEGACY, "Mcp-Session-Id": session}
+    headers = {**_common(), "MCP-Protocol-Version": LEGACY}
+    if session is not None:
+        headers["Mcp-Session-Id"] = session
     notification = '{"jsonrpc":"2.0","method":"notifications/initialized"}'
     return Request("POST", path, headers, (notification,))
 
 
 def open_session(host: str, path: str) -> str:
     """Opens a session as a client does, and returns its id."""
+    session = shake_hands(host, path)
+    if session is None:
+        raise WrongAnswer("initialize: no session")
+    return session
+
+
+def shake_hands(host: str, path: str) -> str | None:
+    """The same at servers that need not give out a session."""
     answer = initialize(path).send(host)
-    session = answer.headers.get("Mcp-Session-Id")
-    if answer.status != 200 or session is None:
+    if answer.status != 200:
         raise WrongAnswer(f"initialize: {answer.status} {answer.body[:500]!r}")
+    session = answer.headers.get("Mcp-Session-Id")
     noted = initialized(path, session).send(host)
     if noted.status != 202:
         raise WrongAnswer(f"notifications/initialized: {noted.status} {noted.body[:500]!r}")
     return session
+
+
+def open_sessions(host: str, path: str, number: int) -> list[str]:
+    """So many, several at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda _: open_session(host, path), range(number)))
 
 
 def end_session(host: str, path: str, session: str) -> None:
@@ -117,6 +149,6 @@ def _common() -> dict[str, str]:
     return {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
-def _message(method: str, params: dict) -> tuple[str, str]:
-    rest = json.dumps({"method": method, "params": params}, separators=(",", ":"))
-    return '{"jsonrpc":"2.0","id":', "," + rest[1:]
+def _message(method: str, params: dict) -> tuple[str, ...]:
+    message = {"jsonrpc": "2.0", "id": ID, "method": method, "params": params}
+    return tuple(json.dumps(message, separators=(",", ":")).split(json.dumps(ID)))

@@ -1,15 +1,17 @@
 """One load on one subject, and what it cost."""
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import machine, redis
-from .fleet import Fleet, Subject
+from .fleet import Fleet
 from .generators import Seen
 from .machine import Cpu
-from .mcp import Request, WrongAnswer
-from .scenarios import Known, Pace, Variant
+from .mcp import WrongAnswer
+from .subjects import Subject
 
 # Of the answers' headers; what is more or less is another answer.
 _MOST_HEADER_BYTES = 1024
@@ -20,77 +22,82 @@ class Sample:
     """What one load showed."""
 
     seen: Seen
+    # Requests, or the calls in them where a request takes several.
+    calls: int
     cpu: Cpu
     # Cores kept busy by nothing of ours: how far to trust time and throughput.
     others: float
     memory_kib: dict[str, int]
     redis_commands: dict[str, int] | None
     upstream: dict[str, int]
+    # Connections to the upstream that it held when the load ended.
+    upstream_connections: int
 
     @property
     def throughput(self) -> float:
-        return self.seen.requests / self.seen.seconds
+        return self.calls / self.seen.seconds
 
     @property
     def cpu_per_1000(self) -> float:
-        return self.cpu.total / self.seen.requests * 1000
+        """Not a number for a subject whose processes are elsewhere, and for no calls."""
+        return self.cpu.total / self.calls * 1000 if self.calls and self.memory_kib["peak"] else math.nan
 
     def as_json(self) -> dict:
         return {
             **asdict(self),
             "throughput": round(self.throughput, 1),
-            "cpu_s_per_1000": round(self.cpu_per_1000, 6),
+            "cpu_s_per_1000": None if math.isnan(self.cpu_per_1000) else round(self.cpu_per_1000, 6),
         }
 
 
 class Bench:
-    """Applies loads to the subjects of a running fleet."""
+    """Applies loads to subjects before the upstream of a fleet."""
 
     def __init__(self, fleet: Fleet, scratch: Path):
         self._fleet = fleet
-        self._scratch = scratch
+        self.scratch = scratch
 
-    def check(self, variant: Variant, subject: Subject, requests: list[Request], known: Known) -> int:
-        """Sends what will be timed, refuses wrong answers, returns the size of the right one."""
-        for request in requests:
-            answer = request.send(subject.host)
-            try:
-                variant.check(answer, known)
-            except (WrongAnswer, ValueError, LookupError, TypeError) as error:
-                raise WrongAnswer(f"{subject.name}, {variant.name}: {error!r}") from error
-        return len(answer.body)
-
-    def sample(self, variant: Variant, subject: Subject, requests: list[Request], pace: Pace) -> Sample:
+    def sample(self, subject: Subject, load: Callable[[], Seen], calls_per_request: int = 1) -> Sample:
+        """Runs a load; its CPU, memory and Redis are those of the subject."""
         self._settle()
+        machine.forget_peak(subject.pids)
         before = self._snapshot(subject)
-        seen = variant.load(subject.host, requests, pace, self._scratch)
+        seen = load()
         after = self._snapshot(subject)
-        spent = after.cpu - before.cpu
         ours = after.ours - before.ours
+        port = int(self._fleet.upstream.host.rpartition(":")[2])
         return Sample(
             seen,
-            cpu=spent,
+            calls=seen.requests * calls_per_request,
+            cpu=after.cpu - before.cpu,
             others=round(max(0.0, after.machine - before.machine - ours) / seen.seconds, 2),
-            memory_kib=machine.memory_of(subject.pid),
-            redis_commands=None if before.redis is None else redis.between(before.redis, after.redis),
+            memory_kib=machine.memory_of_all(subject.pids),
+            redis_commands=redis.between(before.redis, after.redis) if before.redis and after.redis else None,
             upstream=redis.between(before.upstream, after.upstream),
+            upstream_connections=machine.connections_to(subject.pids, port),
         )
 
     def _settle(self) -> None:
         """Waits until the upstream has answered what the last generator left behind."""
-        earlier, later = None, self._fleet.upstream_counts()
+        earlier, later = None, self._asked()
         while earlier != later:
             time.sleep(0.1)
-            earlier, later = later, self._fleet.upstream_counts()
+            earlier, later = later, self._asked()
+
+    def _asked(self) -> dict[str, int]:
+        """Probes go on whatever is asked."""
+        return {name: count for name, count in self._fleet.upstream_counts().items() if name != "probes"}
 
     def _snapshot(self, subject: Subject) -> "_Snapshot":
         fleet = self._fleet
-        running = [*fleet.subjects, fleet.upstream]
+        pids = {*subject.pids, *fleet.upstream.pids}
+        for other in fleet.others:
+            pids.update(other.pids)
         return _Snapshot(
-            cpu=machine.cpu_of(subject.pid),
-            ours=sum(machine.cpu_of(process.pid).total for process in running) + machine.cpu_of_generators(),
+            cpu=machine.cpu_of(subject.pids),
+            ours=machine.cpu_of(pids).total + machine.cpu_of_generators(),
             machine=machine.cpu_of_machine(),
-            redis=None if fleet.redis_port is None else redis.commands(fleet.redis_port),
+            redis=None if subject.redis_port is None else redis.commands(subject.redis_port),
             upstream=fleet.upstream_counts(),
         )
 
@@ -101,7 +108,8 @@ def refuse_odd_sizes(sample: Sample, size: int) -> None:
     if seen.bytes is None or not seen.requests:
         return
     mean = seen.bytes / seen.requests
-    if not size * 0.98 <= mean <= size + _MOST_HEADER_BYTES:
+    # Generators count what had come of the last answers when their time was up.
+    if not size * 0.95 <= mean <= size * 1.5 + _MOST_HEADER_BYTES:
         raise WrongAnswer(f"answers of {mean:.0f} bytes on average, the right one has {size}")
 
 

@@ -18,6 +18,10 @@ class Nodes:
     redis_port: int
     # Names and addresses of servers.
     servers: dict[str, str]
+    # Further lines of configuration.
+    settings: tuple[str, ...] = ()
+    # Nodes that run for long beside other work give way to it.
+    started_by: tuple[str, ...] = ("nice", "-n", "5")
     hosts: list[str] = field(default_factory=list)
     killed_at: dict[str, float] = field(default_factory=dict)
 
@@ -30,8 +34,8 @@ class Nodes:
         host = self.hosts[number]
         config = self.scratch / f"node-{number}.toml"
         config.write_text(self._config(number, host))
-        self.processes.start(name(number), ["nice", "-n", "5", self.binary, "serve", "--config", str(config)])
-        self.processes.wait_until(name(number), lambda: _is_ready(host))
+        self.processes.start(name(number), [*self.started_by, self.binary, "serve", "--config", str(config)])
+        self.processes.wait_until(name(number), lambda: is_ready(host))
 
     def kill(self, number: int) -> None:
         # First: who notices is told that it was us.
@@ -56,14 +60,14 @@ class Nodes:
         ]
         for server, url in self.servers.items():
             lines += [f"[servers.{server}]", f'url = "{url}"']
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self.settings]) + "\n"
 
 
 def name(number: int) -> str:
     return f"node-{number + 1}"
 
 
-def _is_ready(host: str) -> bool:
+def is_ready(host: str) -> bool:
     try:
         return Request("GET", "/readyz").send(host).status == 200
     except OSError:

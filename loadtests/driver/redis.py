@@ -2,6 +2,16 @@
 
 import socket
 
+from .processes import Processes
+
+
+def start(processes: Processes, port: int) -> int:
+    """Starts a Redis that keeps nothing on disk, and returns its port."""
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    processes.start("redis", command)
+    processes.wait_for_port("redis", port)
+    return port
+
 
 def commands(port: int) -> dict[str, int]:
     """How often each command ran so far, as `INFO commandstats` tells it."""

@@ -71,7 +71,7 @@ def _quantile(ordered: list[float], part: float) -> float | None:
 
 def _markdown(name: str, report: dict) -> str:
     machine = report["machine"]
-    total = Counter()
+    total: Counter[str] = Counter()
     for row in report["minutes"]:
         total.update({key: row[key] for key in ("answered", "retried", "cut_off", "failed")})
     took = [change["took"] for change in report["converged"] if change["took"] is not None]

@@ -184,10 +184,9 @@ impl Backend {
         request: Bytes,
         capabilities: ClientCapabilities,
     ) -> Result<Arc<Session>, Refusal> {
-        if lock(&self.sessions).len() >= self.bounds.sessions {
-            if !self.end_longest_idle(Duration::ZERO) {
-                return Err(NotSent::TooMany.into());
-            }
+        let is_full = lock(&self.sessions).len() >= self.bounds.sessions;
+        if is_full && !self.end_longest_idle(Duration::ZERO) {
+            return Err(NotSent::TooMany.into());
         }
         let (worker, handshake) = match self.mode {
             Mode::Shared => {

@@ -20,7 +20,14 @@ pub struct Door {
     key: PublicKey,
     audience: Arc<str>,
     /// By digest: comparing digests tells nothing of a token by how long it takes.
-    known: Mutex<HashMap<[u8; 32], (Claims, Arc<str>)>>,
+    known: Mutex<HashMap<[u8; 32], Known>>,
+}
+
+/// A token that was checked.
+#[derive(Debug)]
+struct Known {
+    claims: Claims,
+    node: Arc<str>,
 }
 
 impl Door {
@@ -47,7 +54,7 @@ impl Door {
         let digest: [u8; 32] = Sha256::digest(token).into();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((claims, node)) = known.get(&digest) {
+            if let Some(Known { claims, node }) = known.get(&digest) {
                 let current = claims.is_current(now).then(|| Arc::clone(node));
                 return current.ok_or(TokenError::Expired);
             }
@@ -56,10 +63,11 @@ impl Door {
         let node: Arc<str> = claims.node.as_str().into();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
-            known.retain(|_, (claims, _)| claims.is_current(now));
+            known.retain(|_, known| known.claims.is_current(now));
         }
         if known.len() < REMEMBERED {
-            known.insert(digest, (claims, Arc::clone(&node)));
+            let node = Arc::clone(&node);
+            known.insert(digest, Known { claims, node });
         }
         Ok(node)
     }

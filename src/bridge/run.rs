@@ -43,11 +43,16 @@ use crate::{
 };
 
 /// Connections at once; more wait in the operating system's queue.
-const CONNECTIONS: usize = 1024;
-/// How long a client may take to send a request's head.
-const HEAD: Duration = Duration::from_secs(10);
+const CONNECTIONS: usize = 4096;
+/// How long a new connection may be silent.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+/// How long a connection may be without a request. Longer than nodes keep
+/// theirs: a request must not meet a connection that is being closed.
+const IDLE: Duration = Duration::from_secs(600);
+/// How often an HTTP/2 peer that says nothing is asked whether it is alive.
+const PING: Duration = Duration::from_secs(30);
 /// Requests of one node at once.
-const CALLS: usize = 1024;
+const CALLS: usize = 512;
 /// Sessions at once.
 const SESSIONS: usize = 10_000;
 /// Lines that wait for a slow reader of the log.
@@ -288,15 +293,19 @@ async fn connection(stream: TcpStream, service: Arc<Service>, closing: Cancellat
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let spoke = timeout(FIRST_WORD, stream.peek(&mut [0])).await;
+    if !matches!(spoke, Ok(Ok(1..))) {
+        return;
+    }
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD);
+        .header_read_timeout(IDLE);
     server
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(HEAD);
+        .keep_alive_interval(PING);
     let answer = service_fn(move |request: http::Request<Incoming>| {
         let service = Arc::clone(&service);
         async move { Ok::<_, std::convert::Infallible>(service.answer(request).await) }

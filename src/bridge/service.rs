@@ -1,6 +1,8 @@
 //! The HTTP side: which request means what. Streamable HTTP of every era; the
 //! server's own words pass through.
 
+mod calls;
+
 use std::{
     sync::{
         Arc,
@@ -14,34 +16,22 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::{
-    backend::{Backend, Lease},
+    backend::Backend,
     door::Door,
     nodes::{Node, Nodes},
     outbox::Outbox,
     presence::{Presence, Present},
     reply::{self, Body},
     session::Session,
-    splice::{Kind, Parts, Rope},
-    table::Sink,
-    worker::{NoAnswer, NotSent, Refusal},
+    splice::{Kind, Parts},
+    worker::NotSent,
 };
-use crate::mcp::{
-    capabilities::ClientCapabilities,
-    envelope::LogLevel,
-    error::{self, RpcError},
-    header,
-    json::{self, RawObject},
-    message::{Answer, RequestId, response_bytes},
-    method,
-};
+use crate::mcp::{error::RpcError, header, json, message::RequestId, method};
 
-/// How long a server may take to say that it speaks the modern era. Nodes wait
-/// a little longer.
-const PROBE: Duration = Duration::from_secs(3);
 /// When to try again what finds no place.
 const SOON: Duration = Duration::from_secs(1);
 /// What a message costs beside its bytes.
@@ -71,24 +61,6 @@ pub struct Service {
     draining: AtomicBool,
     /// Requests in flight that are waited for when the bridge stops.
     running: TaskTracker,
-}
-
-/// A request in flight. Dropped when it is answered or its client is gone.
-struct Ongoing {
-    lease: Lease,
-    number: u64,
-    session: Option<(Arc<Session>, RequestId)>,
-    _visit: Visit,
-    _running: Option<TaskTrackerToken>,
-}
-
-impl Drop for Ongoing {
-    fn drop(&mut self) {
-        if let Some((session, id)) = &self.session {
-            session.done(id);
-        }
-        self.lease.worker.give_up(self.number);
-    }
 }
 
 /// A node's stream for messages of no call.
@@ -177,9 +149,6 @@ impl Service {
         if path != ENDPOINT {
             return reply::text(StatusCode::NOT_FOUND, "not found\n");
         }
-        if self.draining.load(Ordering::Acquire) {
-            return reply::later(SOON, "the bridge is stopping");
-        }
         let node = self.nodes.named(&name);
         let Some(place) = node.begin() else {
             return reply::later(SOON, "too many requests of this node");
@@ -191,6 +160,7 @@ impl Service {
         };
         match *request.method() {
             Method::POST => self.post(request, visit).await,
+            Method::GET if self.is_draining() => stopping(),
             Method::GET => self.get(request.headers(), visit),
             Method::DELETE => self.delete(request.headers()),
             _ => reply::not_allowed("POST, GET, DELETE"),
@@ -232,6 +202,10 @@ impl Service {
                 return reply::refused(StatusCode::BAD_REQUEST, None, &error);
             }
         };
+        // What is in flight may still be answered, told and cancelled.
+        if self.is_draining() && matches!(kind, Kind::Request(..)) {
+            return stopping();
+        }
         if parts.is_modern() {
             return match kind {
                 Kind::Request(id, method) if method == method::DISCOVER => {
@@ -275,200 +249,6 @@ impl Service {
 
     fn session(&self, id: &HeaderValue) -> Option<Arc<Session>> {
         self.backend.session(id.to_str().ok()?)
-    }
-
-    /// `server/discover`: how nodes find out the era. Servers of before may
-    /// be silent, or end.
-    async fn discover(&self, id: &RequestId, received: Received) -> Response<Body> {
-        let unknown = || {
-            let error = RpcError::method_not_found(method::DISCOVER);
-            reply::refused(StatusCode::NOT_FOUND, Some(id), &error)
-        };
-        let era = self.era();
-        if era == Era::Legacy {
-            return unknown();
-        }
-        let lease = match self.backend.sessionless().await {
-            Ok(lease) => lease,
-            Err(why) => return not_sent(&why),
-        };
-        // What lets itself be initialized is used like that.
-        if era == Era::Unknown && lease.worker.handshake().is_some() {
-            return unknown();
-        }
-        if let Err(why) = lease.worker.check() {
-            return not_sent(&why);
-        }
-        let _running = self.running.token();
-        let answer = match lease.worker.ask(&received.message, PROBE).await {
-            Ok(answer) => answer,
-            Err(why) => {
-                debug!(?why, "the server does not answer server/discover");
-                if why == NoAnswer::Ended && era == Era::Unknown {
-                    self.set_era(Era::Legacy);
-                }
-                self.backend.end_common();
-                return unknown();
-            }
-        };
-        let Ok((parts, _)) = Parts::read(&answer) else {
-            return unknown();
-        };
-        let code = parts
-            .error
-            .and_then(RpcError::parse)
-            .map(|error| error.code);
-        let era = match code {
-            None
-            | Some(
-                error::UNSUPPORTED_VERSION | error::HEADER_MISMATCH | error::MISSING_CAPABILITY,
-            ) => Era::Modern,
-            Some(_) => Era::Legacy,
-        };
-        self.set_era(era);
-        if era == Era::Legacy {
-            self.backend.end_common();
-        }
-        let place = parts.id().into_iter();
-        let edits = place.map(|id_place| (id_place, id.as_raw().get().to_owned()));
-        reply::answer(Rope::splice(&answer, edits.collect()), None, true)
-    }
-
-    async fn initialize(
-        &self,
-        parts: &Parts<'_>,
-        id: &RequestId,
-        received: Received,
-    ) -> Response<Body> {
-        let capabilities = parts
-            .param("capabilities")
-            .and_then(|raw| ClientCapabilities::parse(raw).ok())
-            .unwrap_or_default();
-        let _running = self.running.token();
-        match self.backend.open(received.message, capabilities).await {
-            Ok(session) => {
-                let mut response = reply::answer(session.handshake.answer(id), None, false);
-                if let Ok(value) = HeaderValue::from_str(&session.id) {
-                    response.headers_mut().insert(header::SESSION_ID, value);
-                }
-                response
-            }
-            Err(Refusal::Answer(answer)) => {
-                // What ended at server/discover may just have failed.
-                self.set_era(Era::Unknown);
-                let Ok((parts, _)) = Parts::read(&answer) else {
-                    return not_sent(&NotSent::Stopping);
-                };
-                let edits = parts
-                    .id()
-                    .map(|place| (place, id.as_raw().get().to_owned()));
-                let rope = Rope::splice(&answer, edits.into_iter().collect());
-                reply::answer(rope, None, false)
-            }
-            Err(Refusal::Ended(error)) => reply::refused(StatusCode::OK, Some(id), &error),
-            Err(Refusal::NotSent(why)) => not_sent(&why),
-            Err(Refusal::Stopping) => not_sent(&NotSent::Stopping),
-        }
-    }
-
-    /// A request of a session. Some are about the session itself.
-    async fn session_request(
-        &self,
-        parts: &Parts<'_>,
-        id: RequestId,
-        method: String,
-        session: &Arc<Session>,
-        received: Received,
-    ) -> Response<Body> {
-        let is_told = match (&*method, parts.params) {
-            (method::PING, _) => session.worker.is_some(),
-            (method::LOGGING_SET_LEVEL, Some(params)) => {
-                let level = json::member_str(params, "level");
-                match level.and_then(|level| LogLevel::parse(&level)) {
-                    Some(level) => {
-                        session.set_level(level);
-                        session.worker.as_ref().is_some_and(|worker| {
-                            let mut table = worker.table();
-                            let is_alone = table.sessions().count() == 1;
-                            table.memory.set_level(level, params, is_alone)
-                        })
-                    }
-                    // The server says what is wrong with it.
-                    None => true,
-                }
-            }
-            (method::RESOURCES_SUBSCRIBE, Some(params)) => {
-                if let Some(worker) = &session.worker {
-                    worker.table().memory.subscribe(&session.id, params);
-                }
-                true
-            }
-            (method::RESOURCES_UNSUBSCRIBE, Some(params)) => {
-                let worker = session.worker.as_ref();
-                worker.is_none_or(|worker| worker.table().memory.unsubscribe(&session.id, params))
-            }
-            _ => true,
-        };
-        if is_told {
-            return self.call(parts, id, method, Some(session), received).await;
-        }
-        let done = Answer::Result(RawObject::new().to_raw());
-        reply::json(StatusCode::OK, response_bytes(&id, &done).into(), None)
-    }
-
-    /// Gives a request to the server; the first thing that comes back decides
-    /// the form of the response.
-    async fn call(
-        &self,
-        parts: &Parts<'_>,
-        id: RequestId,
-        method: String,
-        session: Option<&Arc<Session>>,
-        received: Received,
-    ) -> Response<Body> {
-        // Nobody waits for the end of a stream that has none.
-        let running = (method != method::LISTEN).then(|| self.running.token());
-        let lease = match session {
-            Some(session) => self.backend.for_session(session).await,
-            None => self.backend.sessionless().await,
-        };
-        let lease = match lease {
-            Ok(lease) => lease,
-            Err(why) => return not_sent(&why),
-        };
-        let Received {
-            message,
-            room,
-            visit,
-        } = received;
-        let outbox = Outbox::new(&visit.node);
-        let asked = (id.clone(), method);
-        let sink = Sink::Stream(Arc::clone(&outbox));
-        let from = (&*visit.node, room);
-        let sent = lease
-            .worker
-            .request(&message, parts, asked, session, sink, from);
-        let number = match sent {
-            Ok(number) => number,
-            Err(why) => return not_sent(&why),
-        };
-        let is_new = session.is_none_or(|session| session.begin(&id, &lease.worker, number));
-        let ongoing = Ongoing {
-            number,
-            session: session.filter(|_| is_new).cloned().zip(Some(id.clone())),
-            lease,
-            _visit: visit,
-            _running: running,
-        };
-        if !is_new {
-            return bad_request(Some(&id), "a request with this id is in flight");
-        }
-        match outbox.next().await {
-            Some(first) if first.is_last => {
-                reply::answer(first.rope, first.held, session.is_none())
-            }
-            first => reply::events(outbox, first, ongoing),
-        }
     }
 
     fn notification(
@@ -557,6 +337,10 @@ impl Service {
         }
     }
 
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     fn era(&self) -> Era {
         match self.era.load(Ordering::Acquire) {
             1 => Era::Modern,
@@ -617,6 +401,10 @@ fn bad_request(id: Option<&RequestId>, why: &str) -> Response<Body> {
 fn no_session(id: Option<&RequestId>) -> Response<Body> {
     let error = RpcError::invalid_request("no such session: it has ended; initialize again");
     reply::refused(StatusCode::NOT_FOUND, id, &error)
+}
+
+fn stopping() -> Response<Body> {
+    reply::later(SOON, "the bridge is stopping")
 }
 
 fn too_large(limit: usize) -> Response<Body> {

@@ -193,15 +193,10 @@ impl Session {
         true
     }
 
-    /// Notes a request in flight; `false` when its id is in use.
-    pub fn begin(&self, id: &RequestId, worker: &Arc<Worker>, number: u64) -> bool {
-        let mut own = self.own();
-        if own.calls.contains_key(id) {
-            return false;
-        }
-        own.calls
-            .insert(id.clone(), (Arc::downgrade(worker), number));
-        true
+    /// Notes a request in flight.
+    pub fn begin(&self, id: &RequestId, worker: &Arc<Worker>, number: u64) {
+        let place = (Arc::downgrade(worker), number);
+        self.own().calls.insert(id.clone(), place);
     }
 
     /// The request is over.

@@ -4,29 +4,22 @@
 //! seen yet waits for the next one, which is started at once and initialized
 //! as the first was, so that sessions need not know.
 
+mod life;
+
 use std::{
     fmt,
-    pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::{FusedFuture, FutureExt as _};
 use tokio::{
-    io::{AsyncWriteExt, BufWriter},
-    process::{ChildStderr, ChildStdin, ChildStdout},
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
 use super::{
-    flood::Flood,
     input::{Input, Job},
     nodes::Node,
     session::{Handshake, Session},
@@ -38,30 +31,18 @@ use crate::{
     mcp::{
         Raw,
         error::RpcError,
-        json,
         message::{self, RequestId},
         method,
     },
-    stdio::{
-        backoff::Backoff,
-        lines::{LineError, Lines},
-        process::{End, Pipes, Process, Program},
-        reaper::Reaper,
-        tail::{LINE, Tail},
-    },
+    stdio::{process::Program, reaper::Reaper, tail::Tail},
 };
 
 /// While the next process is further away than this, requests are refused
 /// instead of waiting for it.
 const WORTH_WAITING: Duration = Duration::from_secs(2);
-/// How long a process that closed its output may take to end.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
-/// How long a process may take to be initialized again.
-const REPLAY: Duration = Duration::from_secs(60);
-/// Lines of stderr that an error quotes.
-const QUOTED: usize = 10;
-/// Bytes gathered before they are written.
-const BUFFER: usize = 64 * 1024;
+
+/// Takes the lines that processes write to stderr.
+pub type StderrSink = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// What all processes of a bridge have in common.
 pub struct Host {
@@ -74,7 +55,7 @@ pub struct Host {
     /// Longest line a process may write.
     pub max_line: usize,
     /// Takes what processes write to stderr.
-    pub stderr: Box<dyn Fn(&[u8]) + Send + Sync>,
+    pub stderr: StderrSink,
     /// Cancelled when there is no more time for processes to end by themselves.
     pub hurry: CancellationToken,
     /// Numbers for requests, the same for all processes.
@@ -347,257 +328,6 @@ impl Worker {
         let said = lock(&self.last_words).clone();
         said.unwrap_or_else(|| RpcError::internal("the server's process ended"))
     }
-
-    async fn live(&self) {
-        let mut backoff = Backoff::default();
-        loop {
-            *lock(&self.phase) = Phase::Up;
-            let (lived, why) = self.run_once().await;
-            *lock(&self.last_words) = Some(why.clone());
-            if self.stop.is_cancelled() || self.lives == Lives::Once {
-                *lock(&self.phase) = Phase::Over;
-                self.table().fail(&why, true);
-                self.input.clear();
-                return;
-            }
-            let pause = backoff.after(lived);
-            warn!(again_ms = pause.as_millis() as u64, "{}", why.message);
-            let until = Instant::now() + pause;
-            let why_too = why.clone();
-            *lock(&self.phase) = Phase::Down {
-                until,
-                why: why_too,
-            };
-            self.table().fail(&why, pause > WORTH_WAITING);
-            self.input.forget_own();
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.stop.cancelled() => {}
-            }
-            self.host.restarts.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Runs one process from its start to its end: how long it lived, and what
-    /// is said to those who waited for it.
-    async fn run_once(&self) -> (Duration, RpcError) {
-        if self.stop.is_cancelled() {
-            return (
-                Duration::ZERO,
-                RpcError::internal("the server is being stopped"),
-            );
-        }
-        self.tail.clear();
-        let host = &self.host;
-        let (mut process, pipes) = match Process::start(&host.program, host.reaper.as_ref()) {
-            Ok(started) => started,
-            Err(error) => {
-                let why = format!("the server's command cannot be started: {error}");
-                return (Duration::ZERO, RpcError::internal(why));
-            }
-        };
-        info!(pid = process.pid(), "the server was started");
-        let Pipes {
-            stdin,
-            stdout,
-            stderr,
-        } = pipes;
-        let mut listening = pin!(self.listen(stderr).fuse());
-        let why = {
-            let mut reading = pin!(self.read(stdout).fuse());
-            let mut writing = Box::pin(self.write(stdin));
-            let outcome = loop {
-                tokio::select! {
-                    () = self.stop.cancelled() => break None,
-                    why = &mut reading => break Some(why),
-                    end = process.wait() => break Some(Why::Ended(end)),
-                    why = &mut writing => break Some(why),
-                    () = &mut listening => {}
-                }
-            };
-            // Closes its input.
-            drop(writing);
-            self.conclude(&mut process, outcome, &mut reading, &mut listening)
-                .await
-        };
-        process.kill_group();
-        (process.age(), self.explain(&why))
-    }
-
-    /// Sees to it that a process has ended which is not wanted any more, or
-    /// has ended by itself.
-    async fn conclude(
-        &self,
-        process: &mut Process,
-        outcome: Option<Why>,
-        mut reading: impl FusedFuture<Output = Why> + Unpin,
-        mut listening: impl FusedFuture<Output = ()> + Unpin,
-    ) -> Why {
-        let now = CancellationToken::new();
-        let why = match outcome {
-            // Its last answers may still be in the pipe.
-            Some(Why::Ended(end)) => {
-                timeout(LAST_MOMENT, &mut reading).await.ok();
-                Why::Ended(end)
-            }
-            // It may be about to end: how it does says more.
-            Some(Why::Closed) => {
-                let reading_on = async {
-                    reading.await;
-                    std::future::pending::<()>().await;
-                };
-                tokio::select! {
-                    end = process.wait() => Why::Ended(end),
-                    () = sleep(LAST_MOMENT) => Why::Closed,
-                    () = reading_on => Why::Closed,
-                }
-            }
-            Some(why) => why,
-            None => {
-                let stopping = process.stop(&self.host.hurry);
-                let reading_on = async {
-                    reading.await;
-                    std::future::pending::<End>().await
-                };
-                tokio::select! {
-                    end = stopping => Why::Ended(end),
-                    end = reading_on => Why::Ended(end),
-                }
-            }
-        };
-        if !matches!(why, Why::Ended(_)) {
-            now.cancel();
-            process.stop(&now).await;
-        }
-        // What it said last says why.
-        if !listening.is_terminated() {
-            timeout(LAST_MOMENT / 2, &mut listening).await.ok();
-        }
-        why
-    }
-
-    /// What is said to those who waited for a process.
-    fn explain(&self, why: &Why) -> RpcError {
-        let said = self.tail.last(QUOTED);
-        let mut text = match why {
-            Why::Ended(end) => format!("the server's process ended: {end}"),
-            other => format!("the server's process was ended: {other}"),
-        };
-        if let Some(last) = said.last().filter(|last| !last.is_empty()) {
-            text = format!("{text}; its last words: {last}");
-        }
-        let (code, signal) = match why {
-            Why::Ended(End::Code(code)) => (Some(*code), None),
-            Why::Ended(End::Signal(signal)) => (None, Some(*signal)),
-            _ => (None, None),
-        };
-        RpcError::internal(text).with_data(&serde_json::json!({
-            "exitCode": code,
-            "signal": signal,
-            "stderr": said,
-        }))
-    }
-
-    /// Writes what waits, after the handshake of the process before; why it cannot.
-    async fn write(&self, stdin: ChildStdin) -> Why {
-        let mut stdin = BufWriter::with_capacity(BUFFER, stdin);
-        let written = async {
-            if let Some(handshake) = self.handshake() {
-                match timeout(REPLAY, self.replay(&mut stdin, &handshake)).await {
-                    Ok(Ok(true)) => {}
-                    Ok(Err(error)) => return Err(error),
-                    Ok(Ok(false)) => return Ok(Why::Refuses),
-                    Err(_) => return Ok(Why::Silent),
-                }
-            }
-            loop {
-                let job = match self.input.try_next() {
-                    Some(job) => job,
-                    None => {
-                        stdin.flush().await?;
-                        self.input.next().await
-                    }
-                };
-                let is_wanted = job.call.is_none_or(|call| self.table().mark_sent(call));
-                if is_wanted {
-                    write_line(&mut stdin, job.rope).await?;
-                }
-            }
-        };
-        let outcome: std::io::Result<Why> = written.await;
-        match outcome {
-            Ok(why) => why,
-            Err(error) => {
-                debug!(%error, "the server does not read its input");
-                Why::Closed
-            }
-        }
-    }
-
-    /// Initializes a process as the one before was; `false` when it refuses.
-    async fn replay(
-        &self,
-        stdin: &mut BufWriter<ChildStdin>,
-        handshake: &Handshake,
-    ) -> std::io::Result<bool> {
-        let (number, answer) = self.table().admit_own();
-        write_line(stdin, handshake.request(number)).await?;
-        stdin.flush().await?;
-        let Ok(answer) = answer.await else {
-            return Ok(false);
-        };
-        if !Parts::read(&answer).is_ok_and(|(parts, _)| parts.result().is_some()) {
-            return Ok(false);
-        }
-        write_line(stdin, initialized()).await?;
-        let retold = self.table().memory.retold();
-        for (method, params) in retold {
-            let (number, _nobody_waits) = self.table().admit_own();
-            write_line(stdin, request(number, method, &params)).await?;
-        }
-        stdin.flush().await?;
-        debug!("the server was initialized again");
-        Ok(true)
-    }
-
-    /// Reads what the process says; why nothing more can be read.
-    async fn read(&self, stdout: ChildStdout) -> Why {
-        let mut lines = Lines::bounded(stdout, self.host.max_line);
-        let mut flood = Flood::default();
-        loop {
-            let line = match lines.next().await {
-                Ok(Some(line)) => line,
-                Ok(None) => return Why::Closed,
-                Err(LineError::TooLong { limit }) => return Why::TooLong(limit),
-                Err(LineError::Broken(error)) => {
-                    debug!(%error, "the server's output cannot be read");
-                    return Why::Closed;
-                }
-            };
-            let Some(line) = one_line(line) else { continue };
-            let (told, strays) = {
-                let mut table = self.table();
-                let before = table.strays.total();
-                let told = table.route(&line);
-                (told, table.strays.total() - before)
-            };
-            if let Some(rope) = told {
-                self.tell_own(rope);
-            }
-            if let Some(pause) = flood.note(strays, Instant::now()) {
-                debug!("the server says much that is for nobody: it has to wait");
-                sleep(pause).await;
-            }
-        }
-    }
-
-    async fn listen(&self, stderr: ChildStderr) {
-        let mut lines = Lines::shortened(stderr, LINE);
-        while let Ok(Some(line)) = lines.next().await {
-            self.tail.push(&line);
-            (self.host.stderr)(&line);
-        }
-    }
 }
 
 impl fmt::Debug for Worker {
@@ -634,41 +364,6 @@ pub enum NoAnswer {
     Ended,
     /// Not in time.
     Silent,
-}
-
-/// Why a process is over.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-enum Why {
-    #[error("{0}")]
-    Ended(End),
-    #[error("it closed its output")]
-    Closed,
-    #[error("it wrote a line of more than {0} bytes")]
-    TooLong(usize),
-    #[error("it does not let itself be initialized again")]
-    Refuses,
-    #[error("it does not answer when it is initialized again")]
-    Silent,
-}
-
-async fn write_line(stdin: &mut BufWriter<ChildStdin>, rope: Rope) -> std::io::Result<()> {
-    for piece in rope.into_pieces() {
-        stdin.write_all(&piece).await?;
-    }
-    stdin.write_all(b"\n").await
-}
-
-/// A line of output as a message, `None` when it is empty. Event streams end
-/// lines at carriage returns too.
-fn one_line(line: Bytes) -> Option<Bytes> {
-    let trimmed = line.trim_ascii();
-    if trimmed.is_empty() {
-        return None;
-    }
-    Some(match json::single_line(trimmed) {
-        std::borrow::Cow::Borrowed(same) => line.slice_ref(same),
-        std::borrow::Cow::Owned(other) => other.into(),
-    })
 }
 
 fn initialized() -> Rope {

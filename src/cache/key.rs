@@ -51,6 +51,15 @@ impl CacheKey {
         }
     }
 
+    /// The same question, asked by another.
+    #[must_use]
+    pub fn asked_by(&self, principal: Principal) -> Self {
+        Self {
+            base: self.base.clone(),
+            principal,
+        }
+    }
+
     /// The slot that all principals share.
     pub(super) fn base(&self) -> &EntryKey {
         &self.base

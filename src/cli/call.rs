@@ -2,8 +2,8 @@
 
 use std::io::Read as _;
 
+use crate::mcp::Raw;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     CallArgs, Failure,
@@ -36,7 +36,7 @@ pub(super) async fn call(args: CallArgs) -> Result<(), Failure> {
 }
 
 /// A JSON object, from the command line or standard input.
-fn arguments(given: Option<&str>) -> Result<Box<RawValue>, Failure> {
+fn arguments(given: Option<&str>) -> Result<Box<Raw>, Failure> {
     let mut text = given.unwrap_or("{}").to_owned();
     if text == "-" {
         text.clear();
@@ -44,7 +44,7 @@ fn arguments(given: Option<&str>) -> Result<Box<RawValue>, Failure> {
             .read_to_string(&mut text)
             .map_err(|error| Failure::Failed(format!("standard input: {error}")))?;
     }
-    let raw: Box<RawValue> = serde_json::from_str(text.trim()).map_err(|error| {
+    let raw: Box<Raw> = serde_json::from_str(text.trim()).map_err(|error| {
         Failure::Usage(format!(
             "the arguments are not JSON ({error}): write them as '{{\"name\":\"value\"}}'"
         ))
@@ -62,7 +62,7 @@ fn arguments(given: Option<&str>) -> Result<Box<RawValue>, Failure> {
 #[serde(default, rename_all = "camelCase")]
 struct ToolResult {
     content: Vec<Content>,
-    structured_content: Option<Box<RawValue>>,
+    structured_content: Option<Box<Raw>>,
     is_error: bool,
 }
 
@@ -85,7 +85,7 @@ struct Resource {
 
 impl ToolResult {
     /// For people: texts as they are, the rest by kind.
-    fn text(&self, raw: &RawValue) -> String {
+    fn text(&self, raw: &Raw) -> String {
         let parts: Vec<_> = self.content.iter().map(Content::text).collect();
         match (parts.is_empty(), &self.structured_content) {
             (false, _) => parts.join("\n"),
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn shown(json: &str) -> String {
-        let raw: &RawValue = serde_json::from_str(json).expect("JSON");
+        let raw: &Raw = serde_json::from_str(json).expect("JSON");
         let result: ToolResult = serde_json::from_str(json).expect("a result");
         result.text(raw)
     }

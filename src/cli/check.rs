@@ -1,7 +1,10 @@
 //! `check`: everything that is wrong with a configuration; when nothing is, what it says.
 
 use super::{CheckArgs, Failure, output::table, say};
-use crate::config::{self, ConfigErrors, Loaded, Sources};
+use crate::{
+    config::{self, ConfigErrors, Loaded, Sources},
+    templates,
+};
 
 pub(super) fn check(args: CheckArgs, environment: Vec<(String, String)>) -> Result<(), Failure> {
     let name = match &args.config {
@@ -34,6 +37,11 @@ fn summary(name: &str, loaded: &Loaded) -> String {
     let mut text = format!("{name} is valid\n");
     for warning in &loaded.warnings {
         text.push_str(&format!("warning: {warning}\n"));
+    }
+    for broken in templates::broken_in(&loaded.config.templates.directories) {
+        for finding in &broken.findings {
+            text.push_str(&format!("warning: template {}: {finding}\n", broken.name));
+        }
     }
     text.push_str("\nservers\n");
     text.push_str(&servers(loaded));

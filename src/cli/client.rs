@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::mcp::Raw;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -11,7 +12,6 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde_json::value::RawValue;
 
 use super::Failure;
 
@@ -63,19 +63,19 @@ impl Node {
     }
 
     /// Asks for a document.
-    pub(super) async fn get(&self, path: &str) -> Result<Box<RawValue>, Failure> {
+    pub(super) async fn get(&self, path: &str) -> Result<Box<Raw>, Failure> {
         let limit = Duration::from_secs(60);
         self.exchange(Method::GET, path, Bytes::new(), limit).await
     }
 
     /// Sends a document and waits for the answer; a call may take its time.
-    pub(super) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
+    pub(super) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Box<Raw>, Failure> {
         let limit = Duration::from_secs(3600);
         self.exchange(Method::POST, path, body.into(), limit).await
     }
 
     /// Asks for a document that may not be there.
-    pub(super) async fn find(&self, path: &str) -> Result<Option<Box<RawValue>>, Failure> {
+    pub(super) async fn find(&self, path: &str) -> Result<Option<Box<Raw>>, Failure> {
         let limit = Duration::from_secs(60);
         let (status, bytes) = self.ask(Method::GET, path, Bytes::new(), limit).await?;
         match status {
@@ -85,7 +85,7 @@ impl Node {
     }
 
     /// Removes something; what it is until it is gone.
-    pub(super) async fn delete(&self, path: &str) -> Result<Option<Box<RawValue>>, Failure> {
+    pub(super) async fn delete(&self, path: &str) -> Result<Option<Box<Raw>>, Failure> {
         let limit = Duration::from_secs(60);
         let (status, bytes) = self.ask(Method::DELETE, path, Bytes::new(), limit).await?;
         match status {
@@ -136,12 +136,12 @@ impl Node {
         path: &str,
         body: Bytes,
         limit: Duration,
-    ) -> Result<Box<RawValue>, Failure> {
+    ) -> Result<Box<Raw>, Failure> {
         let (status, bytes) = self.ask(method, path, body, limit).await?;
         self.read(status, &bytes)
     }
 
-    fn read(&self, status: StatusCode, bytes: &[u8]) -> Result<Box<RawValue>, Failure> {
+    fn read(&self, status: StatusCode, bytes: &[u8]) -> Result<Box<Raw>, Failure> {
         if !status.is_success() {
             return Err(Failure::Failed(refusal(status, bytes)));
         }

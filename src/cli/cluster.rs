@@ -1,7 +1,7 @@
 //! `status` and `nodes`: the fleet as a node sees it.
 
+use crate::mcp::Raw;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     Failure, NodeArgs, Output,
@@ -22,7 +22,7 @@ pub(super) async fn nodes(args: NodeArgs) -> Result<(), Failure> {
     #[derive(Deserialize)]
     struct Nodes<'a> {
         #[serde(borrow)]
-        nodes: &'a RawValue,
+        nodes: &'a Raw,
     }
     let raw = Node::at(&args.node)?.get("/api/cluster").await?;
     let parsed: Result<Nodes<'_>, _> = serde_json::from_str(raw.get());
@@ -79,7 +79,7 @@ struct Replicas {
 }
 
 impl Cluster {
-    pub(super) fn parse(raw: &RawValue) -> Result<Self, serde_json::Error> {
+    pub(super) fn parse(raw: &Raw) -> Result<Self, serde_json::Error> {
         serde_json::from_str(raw.get())
     }
 
@@ -119,7 +119,7 @@ impl Cluster {
     }
 }
 
-fn status_table(raw: &RawValue) -> Result<String, serde_json::Error> {
+fn status_table(raw: &Raw) -> Result<String, serde_json::Error> {
     let cluster = Cluster::parse(raw)?;
     let rows: Vec<_> = cluster.nodes.iter().map(ClusterNode::status_row).collect();
     let nodes = table(&["NODE", "LISTENS ON", "VERSION", "UP", ""], &rows);
@@ -127,7 +127,7 @@ fn status_table(raw: &RawValue) -> Result<String, serde_json::Error> {
     Ok(format!("{summary}\n\n{nodes}{remarks}"))
 }
 
-fn nodes_table(raw: &RawValue) -> Result<String, serde_json::Error> {
+fn nodes_table(raw: &Raw) -> Result<String, serde_json::Error> {
     let cluster = Cluster::parse(raw)?;
     let titles = ["NODE", "LISTENS ON", "VERSION", "UP", "LOAD", "DUTIES", ""];
     let rows: Vec<_> = cluster.nodes.iter().map(ClusterNode::row).collect();
@@ -202,7 +202,7 @@ fn uptime(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    fn shown(view: fn(&RawValue) -> Result<String, serde_json::Error>, json: &str) -> String {
+    fn shown(view: fn(&Raw) -> Result<String, serde_json::Error>, json: &str) -> String {
         view(serde_json::from_str(json).expect("JSON")).expect("a table")
     }
 

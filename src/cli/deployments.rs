@@ -7,7 +7,9 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
+
+use crate::mcp::Raw;
 
 use super::{
     Failure, NodeArgs, Output,
@@ -193,7 +195,7 @@ pub(super) async fn remove(args: OneArgs) -> Result<(), Failure> {
         Output::Table => say(&format!("{} {word}", args.name)),
         Output::Json | Output::Yaml => {
             let told = json!({"name": args.name, "removed": is_over}).to_string();
-            let told: Box<RawValue> =
+            let told: Box<Raw> =
                 serde_json::from_str(&told).map_err(|error| Failure::Failed(error.to_string()))?;
             say(&document(args.node.output, &told)?.unwrap_or_default());
         }
@@ -206,7 +208,7 @@ async fn finish(
     node: &Node,
     args: &NodeArgs,
     name: &str,
-    begun: Box<RawValue>,
+    begun: Box<Raw>,
     no_wait: bool,
     until: Until,
 ) -> Result<(), Failure> {

@@ -126,8 +126,7 @@ async fn look(loaded: &Loaded, node: &Node) -> Vec<Finding> {
 }
 
 fn print(output: Output, findings: &[Finding]) -> Result<(), Failure> {
-    let raw = serde_json::value::to_raw_value(findings)
-        .map_err(|error| Failure::Failed(error.to_string()))?;
+    let raw = crate::mcp::json::raw(findings);
     let text = document(output, &raw)?.unwrap_or_else(|| shown(findings));
     say(text.trim_end_matches('\n'));
     Ok(())

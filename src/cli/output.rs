@@ -3,11 +3,11 @@
 //! JSON and YAML keep the order of members and the digits of numbers: the
 //! payload is not ours.
 
+use crate::mcp::Raw;
 use serde::{
     Serialize,
     ser::{SerializeMap as _, SerializeSeq as _, Serializer},
 };
-use serde_json::value::RawValue;
 
 use super::{Failure, Output};
 use crate::mcp::json::RawObject;
@@ -44,7 +44,7 @@ pub(super) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// The document as JSON or YAML; `None` for a table.
-pub(super) fn document(output: Output, raw: &RawValue) -> Result<Option<String>, Failure> {
+pub(super) fn document(output: Output, raw: &Raw) -> Result<Option<String>, Failure> {
     match output {
         Output::Table => Ok(None),
         Output::Json => Ok(Some(pretty(raw.get()))),
@@ -110,7 +110,7 @@ fn new_line(out: &mut String, depth: usize) {
 }
 
 /// Serializes raw JSON with its members in their order.
-struct InOrder<'a>(&'a RawValue);
+struct InOrder<'a>(&'a Raw);
 
 impl Serialize for InOrder<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -126,7 +126,7 @@ impl Serialize for InOrder<'_> {
                 map.end()
             }
             Some(b'[') => {
-                let items: Vec<&RawValue> = serde_json::from_str(text).map_err(S::Error::custom)?;
+                let items: Vec<&Raw> = serde_json::from_str(text).map_err(S::Error::custom)?;
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
                 for item in items {
                     list.serialize_element(&InOrder(item))?;
@@ -170,7 +170,7 @@ mod tests {
 
     const DOCUMENT: &str = r#"{"z":1,"a":[],"n":12345678901234567890123,"s":"a\"b: {,}\n","l":[true,{"x":null}],"e":{ }}"#;
 
-    fn raw(text: &str) -> &RawValue {
+    fn raw(text: &str) -> &Raw {
         serde_json::from_str(text).expect("JSON")
     }
 

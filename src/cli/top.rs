@@ -5,8 +5,8 @@ use std::{
     io::{IsTerminal as _, stdout},
 };
 
+use crate::mcp::Raw;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     Failure, Output, TopArgs,
@@ -38,7 +38,7 @@ pub(super) async fn top(args: TopArgs) -> Result<(), Failure> {
             cluster.get(),
             servers.get()
         );
-        let both: Box<RawValue> = serde_json::from_str(&both).map_err(not_understood)?;
+        let both: Box<Raw> = serde_json::from_str(&both).map_err(not_understood)?;
         let text = match document(args.node.output, &both)? {
             Some(text) => text,
             None => page(&cluster, &servers, &mut rates).map_err(not_understood)?,
@@ -107,11 +107,7 @@ struct Replica {
     in_flight: u64,
 }
 
-fn page(
-    cluster: &RawValue,
-    servers: &RawValue,
-    rates: &mut Rates,
-) -> Result<String, serde_json::Error> {
+fn page(cluster: &Raw, servers: &Raw, rates: &mut Rates) -> Result<String, serde_json::Error> {
     let cluster = Cluster::parse(cluster)?;
     let servers: Vec<Server> = serde_json::from_str(servers.get())?;
     let nodes: Vec<_> = cluster
@@ -181,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_page_has_nodes_and_replicas() {
-        let raw = |text: &str| -> Box<RawValue> { serde_json::from_str(text).expect("JSON") };
+        let raw = |text: &str| -> Box<Raw> { serde_json::from_str(text).expect("JSON") };
         let cluster = raw(
             r#"{"nodes":[{"id":"a","requests":2,"duty_count":3}],"store":{"kind":"redis","reachable":true}}"#,
         );

@@ -3,8 +3,8 @@
 //! Fields that are missing or new are no reason to fail: nodes and command
 //! lines of different versions talk to each other.
 
+use crate::mcp::Raw;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     Failure, NodeArgs, ToolsArgs,
@@ -38,8 +38,8 @@ pub(super) fn server_in_path(name: &str) -> Result<&str, Failure> {
 /// Prints an answer as it was asked for.
 pub(super) fn print(
     args: &NodeArgs,
-    raw: &RawValue,
-    table: fn(&RawValue) -> Result<String, serde_json::Error>,
+    raw: &Raw,
+    table: fn(&Raw) -> Result<String, serde_json::Error>,
 ) -> Result<(), Failure> {
     let text = match document(args.output, raw)? {
         Some(text) => text,
@@ -72,7 +72,7 @@ struct Replica {
     version: Option<String>,
 }
 
-fn servers_table(raw: &RawValue) -> Result<String, serde_json::Error> {
+fn servers_table(raw: &Raw) -> Result<String, serde_json::Error> {
     let servers: Vec<Server> = serde_json::from_str(raw.get())?;
     if servers.is_empty() {
         return Ok(
@@ -135,7 +135,7 @@ struct Tool {
     description: Option<String>,
 }
 
-fn tools_table(raw: &RawValue) -> Result<String, serde_json::Error> {
+fn tools_table(raw: &Raw) -> Result<String, serde_json::Error> {
     let tools: Vec<Tool> = serde_json::from_str(raw.get())?;
     if tools.is_empty() {
         return Ok("no tools".into());
@@ -155,7 +155,7 @@ fn tools_table(raw: &RawValue) -> Result<String, serde_json::Error> {
 mod tests {
     use super::*;
 
-    fn shown(view: fn(&RawValue) -> Result<String, serde_json::Error>, json: &str) -> String {
+    fn shown(view: fn(&Raw) -> Result<String, serde_json::Error>, json: &str) -> String {
         view(serde_json::from_str(json).expect("JSON")).expect("a table")
     }
 

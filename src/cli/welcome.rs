@@ -10,6 +10,8 @@ use crate::config::Config;
 pub struct Welcome {
     /// The address that was bound.
     pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// Which store, e.g. `embedded`.
     pub store: String,
     /// Names and where they lead, in order.
@@ -39,6 +41,7 @@ impl Welcome {
         }
         Self {
             address: config.node.listen,
+            tls: config.node.tls.is_some(),
             store: if config.redis.is_some() {
                 "redis"
             } else {
@@ -53,10 +56,11 @@ impl Welcome {
 /// The first screen.
 #[must_use]
 pub fn welcome(about: &Welcome) -> String {
-    let base = format!("http://{}", dialled(about.address));
+    let scheme = if about.tls { "https" } else { "http" };
+    let base = format!("{scheme}://{}", dialled(about.address));
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!(
-        "mcp-fleet {version} listens on http://{} (store: {})\n\nservers\n",
+        "mcp-fleet {version} listens on {scheme}://{} (store: {})\n\nservers\n",
         about.address, about.store
     );
     let rows: Vec<_> = about
@@ -122,6 +126,7 @@ mod tests {
     fn about(address: &str, servers: &[(&str, &str)]) -> String {
         welcome(&Welcome {
             address: address.parse().expect("an address"),
+            tls: false,
             store: "embedded".into(),
             servers: servers
                 .iter()

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -18,6 +19,8 @@ use super::{
 pub struct Node {
     /// Address and port to listen on. Default `127.0.0.1:8080`; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// What clients that speak TLS are shown. Default: TLS is not spoken.
+    pub tls: Option<Tls>,
     /// Grace for requests in flight at shutdown. Default 30 s.
     pub drain: Duration,
     /// Name in `x-mcp-fleet-node` and in listings. Default: random at each start.
@@ -42,10 +45,20 @@ pub struct Node {
     pub keep_alive: Duration,
 }
 
+/// What clients that speak TLS are shown; PEM files, read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate, followed by those between it and an authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 impl Default for Node {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tls: None,
             drain: Duration::from_secs(30),
             name: None,
             secret: None,
@@ -68,6 +81,7 @@ impl Node {
         let seconds = Duration::from_secs;
         let node = Self {
             listen: section.read("listen", defaults.listen, values::listen_address),
+            tls: Tls::read(section.section("tls")),
             drain: section.read(
                 "drain",
                 defaults.drain,
@@ -126,6 +140,31 @@ impl Node {
                 .or_else(|| origin.strip_prefix("https://"))
                 .is_some_and(|host| is_loopback_name(without_port(host))),
         }
+    }
+}
+
+impl Tls {
+    /// `None` when nothing of it was written.
+    fn read(mut section: Section<'_>) -> Option<Self> {
+        let file = |located: &Located| {
+            let path = values::some_text(located)?;
+            Ok(located.place.resolve(&path))
+        };
+        let certificate = section.optional("certificate", file);
+        let key = section.optional("key", file);
+        for (missing, has) in [
+            ("certificate", section.has("certificate")),
+            ("key", section.has("key")),
+        ] {
+            if section.is_written() && !has {
+                section.fail(missing, "is missing: TLS takes a certificate and its key");
+            }
+        }
+        section.finish();
+        Some(Self {
+            certificate: certificate?,
+            key: key?,
+        })
     }
 }
 

@@ -101,6 +101,11 @@ pub(crate) fn json_document(path: &str, text: &str, findings: &mut Findings) -> 
     json::parse(&Document { path, text }, findings)
 }
 
+/// JSON as people edit it, without comments and trailing commas.
+pub(crate) fn without_comments(text: &str) -> String {
+    import::without_comments(text)
+}
+
 fn read(path: &Path, findings: &mut Findings) -> Option<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Some(text),

@@ -1,17 +1,19 @@
 //! `[upstream]`: connections and sessions toward servers.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{section::Section, values};
 
 /// Connections and sessions toward servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
+    /// Certificates (PEM) trusted beside those of the public authorities. Default: none.
+    pub ca_file: Option<PathBuf>,
     /// Longest wait for a connection. Default 2 s.
     pub connect_timeout: Duration,
     /// An unused connection is closed after this long. Default 90 s.
     pub connection_idle: Duration,
-    /// Unused connections kept per replica. Default 256.
+    /// Unused connections kept per replica. Default 1024.
     pub idle_connections: usize,
     /// Longest wait for a replica to tell its protocol version. Default 5 s.
     pub probe_timeout: Duration,
@@ -30,9 +32,10 @@ pub struct Upstream {
 impl Default for Upstream {
     fn default() -> Self {
         Self {
+            ca_file: None,
             connect_timeout: Duration::from_secs(2),
             connection_idle: Duration::from_secs(90),
-            idle_connections: 256,
+            idle_connections: 1024,
             probe_timeout: Duration::from_secs(5),
             version_ttl: Duration::from_secs(600),
             sessions: 4,
@@ -49,6 +52,10 @@ impl Upstream {
         let millis = Duration::from_millis;
         let within = || values::duration(millis(10)..=millis(86_400_000));
         let upstream = Self {
+            ca_file: section.optional("ca_file", |located| {
+                let path = values::some_text(located)?;
+                Ok(located.place.resolve(&path))
+            }),
             connect_timeout: section.read("connect_timeout", defaults.connect_timeout, within()),
             connection_idle: section.read("connection_idle", defaults.connection_idle, within()),
             idle_connections: section.read(

@@ -82,7 +82,7 @@ pub(super) async fn endpoint(
 /// A container that runs as long as this future.
 pub(super) async fn ephemeral(
     lists: &Lists,
-    source: &dyn EphemeralSource,
+    source: Arc<dyn EphemeralSource>,
     template: &Template,
     deadline: Instant,
 ) -> Asked {

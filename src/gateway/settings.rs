@@ -1,10 +1,12 @@
 //! From the configuration to the settings of each part.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
 
 use crate::{
     bridge::signer::Signer,
-    cache,
+    cache, certificates,
     config::Config,
     deployments::{self, plan::Pace},
     engine, health,
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// Header lines of one request.
-const MAX_HEADER_LINES: usize = 200;
+const MAX_HEADER_LINES: usize = 100;
 /// Bytes of a cache for what there is little of.
 const SMALL: u64 = 16 << 20;
 
@@ -75,9 +77,11 @@ fn owner(listen: SocketAddr) -> String {
     format!("{}/{listen}", machine.trim())
 }
 
-pub(super) fn upstream(config: &Config, signer: &Signer) -> upstream::Settings {
+pub(super) fn upstream(config: &Config, signer: &Signer) -> anyhow::Result<upstream::Settings> {
     let upstream = &config.upstream;
-    upstream::Settings {
+    let tls = certificates::client(upstream.ca_file.as_deref()).context("upstream.ca_file")?;
+    Ok(upstream::Settings {
+        tls: Arc::new(tls),
         connect_timeout: upstream.connect_timeout,
         pool_idle: upstream.connection_idle,
         max_idle_per_host: upstream.idle_connections,
@@ -91,7 +95,7 @@ pub(super) fn upstream(config: &Config, signer: &Signer) -> upstream::Settings {
         client_info: about::gateway_info(),
         keep_dedicated: config.redis.is_some(),
         signer: signer.clone(),
-    }
+    })
 }
 
 pub(super) fn relay(config: &Config) -> relay::Settings {

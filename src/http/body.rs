@@ -1,10 +1,15 @@
-//! Reads a request's body whole, within a size and a time.
+//! Request bodies, read whole within a size and a time; response bodies in pieces.
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 /// Why a body could not be read.
@@ -46,11 +51,64 @@ pub async fn read(body: Body, limit: usize, within: Duration) -> Result<Bytes, B
     }
 }
 
+/// A response's body in a few pieces that are sent as they are, one after the
+/// other. Its length is known.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    /// What is left, the last first.
+    left: Vec<Bytes>,
+}
+
+impl Pieces {
+    /// A body of `pieces`.
+    pub(crate) fn of<const N: usize>(pieces: [Bytes; N]) -> Self {
+        let mut left = Vec::from(pieces);
+        left.retain(|piece| !piece.is_empty());
+        left.reverse();
+        Self { left }
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.left.pop().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let length: usize = self.left.iter().map(Bytes::len).sum();
+        SizeHint::with_exact(length as u64)
+    }
+}
+
+impl From<Pieces> for Body {
+    fn from(pieces: Pieces) -> Self {
+        Self::new(pieces)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn pieces_arrive_in_their_order_and_the_length_is_told() {
+        let pieces = Pieces::of(["one, ", "", "two"].map(Bytes::from));
+        assert_eq!(pieces.size_hint().exact(), Some(8));
+        let whole = pieces.collect().await.expect("infallible").to_bytes();
+        assert_eq!(whole, "one, two");
+    }
 
     #[tokio::test]
     async fn a_body_within_its_bounds_is_read() {

@@ -7,14 +7,9 @@
 //! site, which is what is checked here, for every request of every protocol
 //! era. This is not authentication: whoever is no browser sends what they like.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::{body::Body, extract::Request, response::Response};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{
@@ -93,11 +88,13 @@ impl Guard {
             && !is_probe(uri)
             && !self.node.accepts_host(&host)
         {
+            let host = host.into_owned();
             return Err(Refused::Host { host });
         }
         if let Some(origin) = single(headers, &ORIGIN, "origin")?
             && !self.node.accepts_origin(&origin)
         {
+            let origin = origin.into_owned();
             return Err(Refused::Origin { origin });
         }
         Ok(())
@@ -110,21 +107,30 @@ fn is_probe(uri: &Uri) -> bool {
     matches!(uri.path(), readiness::HEALTHZ | readiness::READYZ)
 }
 
-/// The middleware: refuses, answers preflights, marks answers as readable by
-/// the page that asked.
-pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    if let Err(refused) = guard.check(request.uri(), request.headers()) {
-        tracing::debug!(%refused, "request refused");
-        return refusal(&refused);
+impl Guard {
+    /// Lets a request in. Answers the page's origin, if it is of a page.
+    ///
+    /// # Errors
+    /// The response, when the request is refused or is a preflight.
+    pub(super) fn enter(&self, request: &Request) -> Result<Option<HeaderValue>, Response> {
+        if let Err(refused) = self.check(request.uri(), request.headers()) {
+            tracing::debug!(%refused, "request refused");
+            return Err(refusal(&refused));
+        }
+        let origin = request.headers().get(ORIGIN).cloned();
+        if let Some(origin) = &origin
+            && is_preflight(request)
+        {
+            let mut answer = preflight(request.headers());
+            make_readable(&mut answer, origin.clone());
+            return Err(answer);
+        }
+        Ok(origin)
     }
-    let Some(origin) = request.headers().get(ORIGIN).cloned() else {
-        return next.run(request).await;
-    };
-    let mut response = if is_preflight(&request) {
-        preflight(request.headers())
-    } else {
-        next.run(request).await
-    };
+}
+
+/// Marks a response as readable by the page that asked.
+pub(super) fn make_readable(response: &mut Response, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
@@ -132,7 +138,6 @@ pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next
         HeaderValue::from_static(EXPOSED_RESPONSE_HEADERS),
     );
     headers.append(VARY, HeaderValue::from_static("origin"));
-    response
 }
 
 /// 403 with a JSON-RPC error that has no id: the body was not read.
@@ -189,24 +194,24 @@ fn allowed_request_headers(headers: &HeaderMap) -> String {
 }
 
 /// HTTP/2 carries the host in the request target, HTTP/1.1 in a header.
-fn host_of(uri: &Uri, headers: &HeaderMap) -> Result<Option<String>, Refused> {
+fn host_of<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Result<Option<Cow<'r, str>>, Refused> {
     match single(headers, &HOST, "host")? {
         Some(host) => Ok(Some(host)),
-        None => Ok(uri.authority().map(ToString::to_string)),
+        None => Ok(uri.authority().map(|authority| authority.as_str().into())),
     }
 }
 
-fn single(
-    headers: &HeaderMap,
+fn single<'h>(
+    headers: &'h HeaderMap,
     name: &HeaderName,
     header: &'static str,
-) -> Result<Option<String>, Refused> {
+) -> Result<Option<Cow<'h, str>>, Refused> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
         return Err(Refused::Repeated { header });
     }
-    Ok(first.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned()))
+    Ok(first.map(|value| String::from_utf8_lossy(value.as_bytes().trim_ascii())))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP/1.1 and HTTP/2 (with prior knowledge)
-//! on them, within bounds, until the node stops; then lets requests in flight
+//! Accepts connections and serves HTTP/1.1 and HTTP/2 (with prior knowledge, or
+//! as TLS agrees) on them, within bounds, until the node stops; then lets requests in flight
 //! finish.
 //!
 //! Not for routing or for what requests mean: it hands each to a tower service.
@@ -25,10 +25,12 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt as _};
 
@@ -40,6 +42,10 @@ use crate::{
 
 /// Smallest read buffer hyper accepts.
 const MIN_BUFFER: usize = 8 * 1024;
+
+/// Header lines that hyper takes by itself. Told another number, it clears
+/// and moves the places for them with every request.
+const HYPER_HEADERS: usize = 100;
 
 /// How often an HTTP/2 peer that says nothing is asked whether it is alive,
 /// and how long it may take to answer.
@@ -85,6 +91,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// node drains, and what they send before they know is served.
 pub async fn serve<S>(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     app: S,
     settings: ListenerSettings,
     tasks: Tasks,
@@ -99,6 +106,7 @@ pub async fn serve<S>(
     let stopping = tasks.stopping().clone();
     let mut door = Door {
         server: Arc::new(server(&settings, tasks)),
+        tls,
         app,
         settings,
         metrics,
@@ -144,6 +152,7 @@ impl Group {
 
 /// Where connections come in, and those that did.
 struct Door<S> {
+    tls: Option<TlsAcceptor>,
     app: S,
     settings: ListenerSettings,
     server: Arc<auto::Builder<Streams>>,
@@ -192,11 +201,15 @@ where
         let counted = self.metrics.count(Gauge::Connections);
         let serving = connection(
             stream,
-            peer,
-            self.app.clone(),
-            Arc::clone(&self.server),
-            self.settings,
-            group.closing.clone(),
+            self.tls.clone(),
+            Visit {
+                peer,
+                app: self.app.clone(),
+                server: Arc::clone(&self.server),
+                settings: self.settings,
+                // One of its own: waiting for it is no business of the other connections.
+                closing: group.closing.child_token(),
+            },
         );
         let open = group.open.token();
         self.connections.spawn(async move {
@@ -241,8 +254,10 @@ fn server(settings: &ListenerSettings, tasks: Tasks) -> auto::Builder<Streams> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
-        .max_buf_size(buffer)
-        .max_headers(settings.max_headers);
+        .max_buf_size(buffer);
+    if settings.max_headers != HYPER_HEADERS {
+        builder.http1().max_headers(settings.max_headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -263,14 +278,17 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-async fn connection<S>(
-    stream: TcpStream,
+/// What a connection is served with.
+struct Visit<S> {
     peer: SocketAddr,
     app: S,
     server: Arc<auto::Builder<Streams>>,
     settings: ListenerSettings,
     closing: CancellationToken,
-) where
+}
+
+async fn connection<S>(stream: TcpStream, tls: Option<TlsAcceptor>, visit: Visit<S>)
+where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + Clone
         + Send
@@ -281,10 +299,37 @@ async fn connection<S>(
         tracing::trace!(%error, "a connection is already gone");
         return;
     }
-    let deadline = Instant::now() + settings.header_timeout;
-    if !has_words(&stream, &closing, deadline).await {
+    let deadline = Instant::now() + visit.settings.header_timeout;
+    if !has_words(&stream, &visit.closing, deadline).await {
         return;
     }
+    let Some(tls) = tls else {
+        return speak_http(stream, visit, deadline).await;
+    };
+    match timeout_at(deadline, tls.accept(stream)).await {
+        // Twice as large as a plain one: only connections that need it pay.
+        Ok(Ok(stream)) => Box::pin(speak_http(stream, visit, deadline)).await,
+        Ok(Err(error)) => tracing::debug!(%error, peer = %visit.peer, "no TLS"),
+        Err(_) => tracing::debug!(peer = %visit.peer, "TLS took too long"),
+    }
+}
+
+async fn speak_http<S, I>(stream: I, visit: Visit<S>, deadline: Instant)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Visit {
+        peer,
+        app,
+        server,
+        settings,
+        closing,
+    } = visit;
     let spoke = Arc::new(AtomicBool::new(false));
     let has_spoken = Arc::clone(&spoke);
     let service = service_fn(move |request: Request<Incoming>| {

@@ -129,7 +129,12 @@ fn incoming(gateway: Arc<Gateway>, target: Target, client: Client, headers: Head
     }
 }
 
-async fn post(gateway: Arc<Gateway>, target: Target, request: Request) -> Response<Body> {
+/// A message to a server, or to all of them.
+pub(crate) async fn post(
+    gateway: Arc<Gateway>,
+    target: Target,
+    request: Request,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let client = caller::client(&gateway, &parts);
     if let Err((status, error)) = check_media_types(&parts.headers) {
@@ -215,13 +220,11 @@ pub(crate) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|offer| {
-            let range = offer
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_ascii_lowercase();
-            range == "*/*" || range == media_type || range.strip_suffix("/*") == Some(family)
+            let range = offer.split(';').next().unwrap_or_default().trim();
+            let is_family = |range: &str| range.eq_ignore_ascii_case(family);
+            range == "*/*"
+                || range.eq_ignore_ascii_case(media_type)
+                || range.strip_suffix("/*").is_some_and(is_family)
         })
 }
 

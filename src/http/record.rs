@@ -1,7 +1,8 @@
 //! Measures one request from its first byte to its last, however it ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use memchr::memmem::Finder;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -48,13 +49,8 @@ impl Record {
         };
         let span = traces::request_span("POST", route, trace);
         if !span.is_disabled() {
-            let params = request
-                .params
-                .and_then(|params| RawObject::parse(params).ok());
-            let name = params
-                .as_ref()
-                .zip(method::name_param(&request.method))
-                .and_then(|(params, name)| params.get_str(name));
+            let name = method::name_param(&request.method);
+            let name = name.and_then(|name| request.known.get_str(name));
             traces::describe(&span, server.as_ref(), &request.method, name.as_deref());
         }
         let metrics = &incoming.gateway.metrics;
@@ -126,9 +122,11 @@ impl Record {
     }
 }
 
+static IS_ERROR: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\"isError\""));
+
 fn is_tool_error(result: &Raw) -> bool {
     // Reading the members costs more than looking for the word, which is rare.
-    result.get().contains("\"isError\"")
+    IS_ERROR.find(result.get().as_bytes()).is_some()
         && RawObject::parse(result)
             .is_ok_and(|result| result.get("isError").is_some_and(|is| is.get() == "true"))
 }

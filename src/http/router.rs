@@ -1,25 +1,109 @@
 //! Every path of a node, and the middleware around them.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{
     Router,
-    extract::{Request, State},
-    middleware::{self, Next},
+    extract::Request,
     response::Response,
     routing::{get, post},
 };
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
+use tower::{Service, ServiceExt as _};
 
 use super::{admin, batch, error, guard, guard::Guard, mcp, readiness, rest, sse};
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, lists::Target};
 
 /// Names the node that answered.
 const NODE_HEADER: HeaderName = HeaderName::from_static("x-mcp-fleet-node");
 
 /// The service a node offers.
-pub fn router(gateway: &Arc<Gateway>) -> Router {
-    let endpoints = Router::new()
+#[derive(Clone, Debug)]
+pub struct Node(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    gateway: Arc<Gateway>,
+    guard: Guard,
+    /// The node's name for [`NODE_HEADER`].
+    name: Option<HeaderValue>,
+    paths: Router,
+}
+
+/// The service of this node.
+pub fn router(gateway: &Arc<Gateway>) -> Node {
+    Node(Arc::new(Parts {
+        gateway: Arc::clone(gateway),
+        guard: Guard::new(&gateway.config.node),
+        // The configuration has checked that a node's name can stand in a header.
+        name: HeaderValue::from_str(gateway.node.as_str()).ok(),
+        paths: paths(gateway),
+    }))
+}
+
+impl Service<Request> for Node {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        Box::pin(Arc::clone(&self.0).answer(request))
+    }
+}
+
+impl Parts {
+    /// What stands around every path: pages of foreign sites go no further,
+    /// and all answers, refusals too, name the node.
+    async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
+        let mut response = match self.guard.enter(&request) {
+            Err(answer) => answer,
+            Ok(page) => {
+                let mut response = self.route(request).await;
+                if let Some(page) = page {
+                    guard::make_readable(&mut response, page);
+                }
+                response
+            }
+        };
+        if let Some(name) = &self.name {
+            response.headers_mut().insert(NODE_HEADER, name.clone());
+        }
+        Ok(response)
+    }
+
+    /// Messages to a server, which are most of the traffic, need no look at
+    /// all the other paths.
+    async fn route(&self, request: Request) -> Response {
+        if request.method() == Method::POST
+            && let Some(name) = plain_server(request.uri().path())
+            && let Some(server) = self.gateway.servers.get(name)
+        {
+            return mcp::post(Arc::clone(&self.gateway), Target::One(server), request).await;
+        }
+        let Ok(response) = self.paths.clone().oneshot(request).await;
+        response
+    }
+}
+
+/// The server in `/mcp/{server}`; `None` for other paths, and where a name is
+/// written with escapes.
+fn plain_server(path: &str) -> Option<&str> {
+    let server = path.strip_prefix("/mcp/")?;
+    let is_plain = !server.is_empty() && !server.bytes().any(|byte| matches!(byte, b'/' | b'%'));
+    is_plain.then_some(server)
+}
+
+fn paths(gateway: &Arc<Gateway>) -> Router {
+    Router::new()
         .route(
             "/mcp",
             post(mcp::post_merged)
@@ -41,24 +125,26 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .merge(admin::routes())
         .merge(readiness::routes())
         .fallback(error::unknown_path)
-        .with_state(Arc::clone(gateway));
-    let guard = Arc::new(Guard::new(&gateway.config.node));
-    // The outermost layer is added last.
-    endpoints
-        // Before anything is read: pages of foreign sites go no further.
-        .layer(middleware::from_fn_with_state(guard, guard::guard))
-        // Around everything, so that refusals name the node as well.
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(gateway),
-            name_node,
-        ))
+        .with_state(Arc::clone(gateway))
 }
 
-async fn name_node(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    // The configuration has checked that a node's name can stand in a header.
-    if let Ok(name) = HeaderValue::from_str(gateway.node.as_str()) {
-        response.headers_mut().insert(NODE_HEADER, name);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_names_take_the_short_way() {
+        assert_eq!(plain_server("/mcp/demo"), Some("demo"));
+        for other in [
+            "/mcp",
+            "/mcp/",
+            "/mcp/demo/",
+            "/mcp/demo/tools/list",
+            "/mcp/d%65mo",
+            "/sse/demo",
+            "/x/mcp/demo",
+        ] {
+            assert_eq!(plain_server(other), None, "{other}");
+        }
     }
-    response
 }

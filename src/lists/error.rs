@@ -84,6 +84,18 @@ impl ListError {
         matches!(self, Self::Answered { answer, .. } if answer.error_code() == Some(METHOD_NOT_FOUND))
     }
 
+    /// Whether whoever asked waited in vain, and would again.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Upstream { error, .. } => {
+                matches!(error.root(), UpstreamError::TimedOut { .. })
+            }
+            _ => false,
+        }
+    }
+
     /// Why the server is missing from a merged list, in a few words for
     /// clients: nothing about addresses or our own parts.
     #[must_use]

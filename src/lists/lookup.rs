@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Caller, Catalogue, Lists, Tool,
-    source::{as_part, document, document_key, list_key},
+    source::{as_part, document},
     uri_template,
 };
 use crate::{
@@ -113,7 +113,7 @@ impl Lists {
     #[must_use]
     pub fn spoken(&self, server: &Server) -> Option<Version> {
         let caller = Caller::plain(Principal::ANONYMOUS);
-        let described = self.cache.peek(&document_key(server, &caller))?;
+        let described = self.cache.peek(&self.document_key(server, &caller))?;
         let described = document(server, &described).ok()?;
         Some(described.value.version)
     }
@@ -125,9 +125,9 @@ impl Lists {
         kind: ListKind,
         caller: &Caller,
     ) -> Option<Arc<Catalogue>> {
-        let described = self.cache.peek(&document_key(server, caller))?;
+        let described = self.cache.peek(&self.document_key(server, caller))?;
         let document = document(server, &described).ok()?.value;
-        let key = list_key(server, kind, document.version.era(), caller);
+        let key = self.list_key(server, kind, document.version.era(), caller);
         let part = as_part(server, kind, self.cache.peek(&key)?, document);
         part.ok().map(|part| part.catalogue)
     }

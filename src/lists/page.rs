@@ -1,6 +1,6 @@
 //! One page of a list for a client, and the list result it becomes.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{io::Write as _, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -217,54 +217,63 @@ impl ListPage {
             .into()
     }
 
-    /// The whole response to a modern client's request.
+    /// The whole response to a modern client's request, in pieces: the items
+    /// are those of the cache and are not copied.
     #[must_use]
-    pub fn modern_response(&self, id: &RequestId) -> Bytes {
-        let result = self.result(Version::LATEST_MODERN);
-        let parts: [&[u8]; 7] = [
-            br#"{"jsonrpc":"2.0","id":"#,
-            id.as_raw().get().as_bytes(),
-            br#","result":"#,
-            &result.head,
-            &result.items,
-            &result.tail,
-            b"}",
-        ];
-        parts.concat().into()
+    pub fn modern_response(&self, id: &RequestId) -> [Bytes; 3] {
+        let version = Version::LATEST_MODERN;
+        let id = id.as_raw().get().as_bytes();
+        let mut head = Vec::with_capacity(96 + id.len());
+        head.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+        head.extend_from_slice(id);
+        head.extend_from_slice(br#","result":"#);
+        self.write_head(&mut head, version.era());
+        let mut tail = Vec::with_capacity(256);
+        self.write_tail(&mut tail, version.era());
+        tail.push(b'}');
+        [head.into(), self.items(version), tail.into()]
     }
 
     /// The list result for a client of `version`.
     #[must_use]
     pub fn result(&self, version: Version) -> ListResult {
-        let modern = version.era() == Era::Modern;
         let mut head = Vec::with_capacity(64);
-        head.push(b'{');
-        if modern {
-            head.extend_from_slice(br#""resultType":"complete","#);
-        }
-        json::write_str(&mut head, self.kind.items_key());
-        head.extend_from_slice(b":[");
+        self.write_head(&mut head, version.era());
         let mut tail = Vec::with_capacity(256);
-        tail.push(b']');
-        if let Some(cursor) = &self.next_cursor {
-            tail.extend_from_slice(br#","nextCursor":"#);
-            json::write_str(&mut tail, cursor);
-        }
-        if modern {
-            let hints = format!(
-                r#","ttlMs":{},"cacheScope":"{}""#,
-                self.ttl.as_millis(),
-                scope_name(self.public)
-            );
-            tail.extend_from_slice(hints.as_bytes());
-        }
-        self.write_extras(&mut tail, modern);
-        tail.push(b'}');
+        self.write_tail(&mut tail, version.era());
         ListResult {
             head,
             items: self.items(version),
             tail,
         }
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>, era: Era) {
+        out.push(b'{');
+        if era == Era::Modern {
+            out.extend_from_slice(br#""resultType":"complete","#);
+        }
+        json::write_str(out, self.kind.items_key());
+        out.extend_from_slice(b":[");
+    }
+
+    fn write_tail(&self, out: &mut Vec<u8>, era: Era) {
+        out.push(b']');
+        if let Some(cursor) = &self.next_cursor {
+            out.extend_from_slice(br#","nextCursor":"#);
+            json::write_str(out, cursor);
+        }
+        if era == Era::Modern {
+            let ttl = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
+            out.extend_from_slice(br#","ttlMs":"#);
+            // Writing to a Vec cannot fail.
+            write!(out, "{ttl}").ok();
+            out.extend_from_slice(br#","cacheScope":""#);
+            out.extend_from_slice(scope_name(self.public).as_bytes());
+            out.push(b'"');
+        }
+        self.write_extras(out, era == Era::Modern);
+        out.push(b'}');
     }
 
     /// The unknown members, and `_meta` with what is added to it.

@@ -33,7 +33,7 @@ impl Lists {
     ) -> Result<Part, ListError> {
         let description = self.description(server, caller, deadline).await?;
         let era = description.version.era();
-        let key = list_key(server, kind, era, caller);
+        let key = self.list_key(server, kind, era, caller);
         let fetch = self.fetch(server, caller, Wanted::List(kind));
         let served = self
             .cache
@@ -52,16 +52,24 @@ impl Lists {
         Ok(part)
     }
 
-    /// The servers' parts of a merged list, asked for at the same time.
+    /// The servers' parts of a merged list, asked for at the same time. A
+    /// server that was late is not waited for again until it has answered.
     pub(super) async fn parts(&self, kind: ListKind, caller: &Caller, deadline: Instant) -> Parts {
         let servers = self.servers.all();
         let deadline = self.part_deadline(deadline);
-        let asked = servers
-            .iter()
-            .map(|server| self.part(server, kind, caller, deadline));
+        let asked = servers.iter().map(|server| {
+            let is_late = self.late.contains_key(&server.id);
+            let deadline = if is_late { Instant::now() } else { deadline };
+            self.part(server, kind, caller, deadline)
+        });
         let mut parts = Parts::default();
         let answers = join_all(asked).await;
         for (server, answer) in servers.iter().zip(answers) {
+            match &answer {
+                // The fetch goes on without us.
+                Err(error) if error.is_late() => self.late.insert(server.id.clone(), ()),
+                _ => self.late.invalidate(&server.id),
+            }
             match answer {
                 Ok(Some(part)) => parts.present.push(part),
                 Ok(None) => {}
@@ -97,7 +105,7 @@ impl Lists {
         caller: &Caller,
         deadline: Instant,
     ) -> Result<Arc<Document>, ListError> {
-        if let Some(served) = self.cache.peek(&document_key(server, caller)) {
+        if let Some(served) = self.cache.peek(&self.document_key(server, caller)) {
             return document(server, &served).map(|served| served.value);
         }
         let served = self.discovery(server, caller, deadline).await?;
@@ -152,20 +160,20 @@ impl Lists {
     }
 }
 
-pub(super) fn document_key(server: &Server, caller: &Caller) -> CacheKey {
-    let variant = of_edition(server, String::new());
-    CacheKey::new(
-        &server.id,
-        method::DISCOVER,
-        None,
-        &variant,
-        caller.principal,
-    )
-}
+impl Lists {
+    pub(super) fn document_key(&self, server: &Server, caller: &Caller) -> CacheKey {
+        self.keys.document(&self.servers, server, caller.principal)
+    }
 
-pub(super) fn list_key(server: &Server, kind: ListKind, era: Era, caller: &Caller) -> CacheKey {
-    let variant = variant(server, era, &caller.capabilities);
-    CacheKey::new(&server.id, kind.method(), None, &variant, caller.principal)
+    pub(super) fn list_key(
+        &self,
+        server: &Server,
+        kind: ListKind,
+        era: Era,
+        caller: &Caller,
+    ) -> CacheKey {
+        self.keys.list(&self.servers, (server, era), kind, caller)
+    }
 }
 
 /// What a server may answer differently for: legacy servers learn all the
@@ -174,13 +182,13 @@ pub(super) fn list_key(server: &Server, kind: ListKind, era: Era, caller: &Calle
 pub(super) fn variant(server: &Server, era: Era, capabilities: &ClientCapabilities) -> String {
     let variant = match era {
         Era::Legacy => format!("legacy {}", capabilities.fingerprint()),
-        Era::Modern => format!("modern {}", capabilities.extensions().join(" ")),
+        Era::Modern => format!("modern {}", capabilities.extension_list()),
     };
     of_edition(server, variant)
 }
 
 /// What another server of the same name said before is not this one's answer.
-fn of_edition(server: &Server, variant: String) -> String {
+pub(super) fn of_edition(server: &Server, variant: String) -> String {
     match server.edition {
         Edition(0) => variant,
         Edition(edition) => format!("edition {edition} {variant}"),

@@ -4,26 +4,13 @@
 use std::borrow::Cow;
 
 use super::{
-    Raw, envelope,
+    envelope,
     error::RpcError,
-    json::{self, Unreadable},
+    json::Unreadable,
     message::{Body, Message, MessageError, Notification, Request, RequestId},
     method,
     version::{self, Era, Version},
 };
-
-/// Members of `params` that routing, caching or resuming depends on. Nobody
-/// may repeat them: the upstream could read the other copy.
-const DECISIVE: [&str; 8] = [
-    "_meta",
-    "arguments",
-    "cursor",
-    "inputResponses",
-    "name",
-    "requestState",
-    "taskId",
-    "uri",
-];
 
 /// What a body is.
 #[derive(Debug, Clone)]
@@ -160,13 +147,12 @@ fn classify_batch<'a>(
 /// The version that the message's envelope names. An error when it cannot be
 /// read for certain.
 fn envelope_version<'a>(message: &Message<'a>) -> Result<Option<Cow<'a, str>>, RpcError> {
-    let params: Option<&'a Raw> = message.params();
-    if let Some(Err(error @ Unreadable::Repeated(_))) =
-        params.map(|params| json::members(params, DECISIVE))
-    {
+    let params = message.known();
+    if let Some(name) = params.repeated() {
+        let error = Unreadable::Repeated(name.to_owned());
         return Err(RpcError::invalid_request(format!("params: {error}")));
     }
-    envelope::protocol_version(params)
+    envelope::protocol_version(&params)
 }
 
 /// An envelope that names anything else is a modern one, served or not.

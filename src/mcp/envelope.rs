@@ -10,6 +10,7 @@ use super::{
     error::RpcError,
     json::{self, RawObject, Unreadable},
     message::RequestId,
+    params::Params,
     version::Version,
 };
 
@@ -106,23 +107,15 @@ impl Envelope {
     ///
     /// # Errors
     /// `-32602` when a required key is missing or a key has a wrong value.
-    pub fn from_params(params: Option<&Raw>) -> Result<Option<Self>, RpcError> {
-        let Some(meta) = params.and_then(meta) else {
-            return Ok(None);
-        };
+    pub fn from_params<'a>(params: impl Into<Params<'a>>) -> Result<Option<Self>, RpcError> {
         let names = [
             PROTOCOL_VERSION,
             CLIENT_CAPABILITIES,
             CLIENT_INFO,
             LOG_LEVEL,
         ];
-        let [version, capabilities, client_info, log_level] = match json::members(meta, names) {
-            Ok(found) => found,
-            Err(Unreadable::NotAnObject) => return Ok(None),
-            Err(error @ Unreadable::Repeated(_)) => {
-                return Err(RpcError::invalid_request(error.to_string()));
-            }
-        };
+        let [version, capabilities, client_info, log_level] =
+            params.into().meta().all(names).map_err(repeated)?;
         let Some(version) = version else {
             return Ok(None);
         };
@@ -155,28 +148,22 @@ impl Envelope {
     }
 }
 
-/// `params._meta`, whatever it is.
-fn meta(params: &Raw) -> Option<&Raw> {
-    json::member(params, "_meta")
+fn repeated(name: &str) -> RpcError {
+    RpcError::invalid_request(Unreadable::Repeated(name.to_owned()).to_string())
 }
 
 /// The version that the envelope names, without looking at the rest of it.
 ///
 /// # Errors
 /// `-32602` when it is no string, `-32600` when `_meta` or the key is repeated.
-pub fn protocol_version(params: Option<&Raw>) -> Result<Option<Cow<'_, str>>, RpcError> {
-    let Some(params) = params else {
-        return Ok(None);
-    };
-    let repeated = |error: Unreadable| match error {
-        Unreadable::NotAnObject => Ok([None]),
-        Unreadable::Repeated(_) => Err(RpcError::invalid_request(error.to_string())),
-    };
-    let [meta] = json::members(params, ["_meta"]).or_else(repeated)?;
-    let Some(meta) = meta else {
-        return Ok(None);
-    };
-    let [version] = json::members(meta, [PROTOCOL_VERSION]).or_else(repeated)?;
+pub fn protocol_version<'a>(
+    params: impl Into<Params<'a>>,
+) -> Result<Option<Cow<'a, str>>, RpcError> {
+    let params = params.into();
+    if params.repeated() == Some("_meta") {
+        return Err(repeated("_meta"));
+    }
+    let [version] = params.meta().all([PROTOCOL_VERSION]).map_err(repeated)?;
     let Some(version) = version else {
         return Ok(None);
     };
@@ -190,17 +177,16 @@ pub fn protocol_version(params: Option<&Raw>) -> Result<Option<Cow<'_, str>>, Rp
 
 /// The client's token for progress notifications: a string or an integer.
 #[must_use]
-pub fn progress_token(params: Option<&Raw>) -> Option<Box<Raw>> {
-    let token = json::member(meta(params?)?, "progressToken")?;
+pub fn progress_token<'a>(params: impl Into<Params<'a>>) -> Option<Box<Raw>> {
+    let [token] = params.into().meta().all(["progressToken"]).ok()?;
+    let token = token?;
     RequestId::parse(token).ok().map(|_| token.to_owned())
 }
 
 /// The trace context in `params._meta`.
 #[must_use]
-pub fn trace_context(params: Option<&Raw>) -> TraceContext {
-    let found = params
-        .and_then(meta)
-        .and_then(|meta| json::members(meta, ["traceparent", "tracestate"]).ok());
+pub fn trace_context<'a>(params: impl Into<Params<'a>>) -> TraceContext {
+    let found = params.into().meta().all(["traceparent", "tracestate"]);
     let [parent, state] = found
         .unwrap_or_default()
         .map(|value| value.and_then(json::as_str));
@@ -227,9 +213,19 @@ pub struct OutgoingMeta<'a> {
 /// The parameters of a request to a modern upstream.
 #[must_use]
 pub fn with_modern_meta(params: Option<&Raw>, outgoing: &OutgoingMeta<'_>) -> Box<Raw> {
-    let params = params.unwrap_or(Raw::NULL);
-    let mut object = RawObject::parse(params).unwrap_or_default();
-    let mut meta = object.get_object("_meta").unwrap_or_default();
+    let mut out = Vec::new();
+    let params = params.and_then(|params| RawObject::parse(params).ok());
+    write_modern_params(&mut out, params.unwrap_or_default(), outgoing);
+    json::raw_from_bytes(out)
+}
+
+/// Appends the parameters of a request to a modern upstream.
+pub(crate) fn write_modern_params(
+    out: &mut Vec<u8>,
+    mut params: RawObject<'_>,
+    outgoing: &OutgoingMeta<'_>,
+) {
+    let mut meta = params.get_object("_meta").unwrap_or_default();
     meta.set(PROTOCOL_VERSION, json::raw_str(outgoing.version.as_str()));
     meta.set(CLIENT_CAPABILITIES, outgoing.capabilities.for_modern());
     meta.set(CLIENT_INFO, outgoing.client_info);
@@ -239,8 +235,8 @@ pub fn with_modern_meta(params: Option<&Raw>, outgoing: &OutgoingMeta<'_>) -> Bo
     replace(&mut meta, LOG_LEVEL, log_level);
     set_token_and_trace(&mut meta, outgoing.progress_token, outgoing.trace);
     let meta = meta.to_raw();
-    object.set("_meta", meta);
-    object.to_raw()
+    params.set("_meta", meta);
+    params.write(out);
 }
 
 /// The parameters of a request to a legacy upstream.
@@ -250,7 +246,7 @@ pub fn with_legacy_meta(
     progress_token: Option<&RequestId>,
     trace: &TraceContext,
 ) -> Option<Box<Raw>> {
-    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut object = RawObject::parse(params.unwrap_or(Raw::null())).unwrap_or_default();
     let mut meta = object.get_object("_meta").unwrap_or_default();
     meta.retain(|name, _| !is_modern_only(name));
     set_token_and_trace(&mut meta, progress_token, trace);
@@ -310,7 +306,7 @@ pub fn with_progress_token(notification_params: &Raw, token: &Raw) -> Box<Raw> {
 /// The parameters of a notification (or a result) on the listen stream `id`.
 #[must_use]
 pub fn with_subscription_id(params: Option<&Raw>, id: &RequestId) -> Box<Raw> {
-    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut object = RawObject::parse(params.unwrap_or(Raw::null())).unwrap_or_default();
     let mut meta = object.get_object("_meta").unwrap_or_default();
     meta.set(SUBSCRIPTION_ID, id.as_raw().to_owned());
     let meta = meta.to_raw();

@@ -7,19 +7,18 @@
 mod canonical;
 mod lookup;
 mod object;
+mod scan;
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Serialize,
-    de::{self, SeqAccess, Visitor},
-};
+use serde::{Serialize, de::IgnoredAny};
 
 use super::Raw;
 
 pub use canonical::canonical;
 pub use lookup::{Unreadable, member, member_str, members};
 pub use object::{IntoRaw, RawObject};
+pub(crate) use scan::{Cursor, Malformed, name_of};
 
 /// A value was expected to be a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,13 +74,16 @@ pub fn is_null(raw: &Raw) -> bool {
     reason = "our types have string keys and no failing serialisers"
 )]
 pub fn raw<T: Serialize + ?Sized>(value: &T) -> Box<Raw> {
-    serde_json::value::to_raw_value(value).expect("our own types can be written as JSON")
+    let text = serde_json::to_string(value).expect("our own types can be written as JSON");
+    Raw::trusted_string(text)
 }
 
 /// A JSON string.
 #[must_use]
 pub fn raw_str(text: &str) -> Box<Raw> {
-    raw(text)
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_str(&mut out, text);
+    raw_from_bytes(out)
 }
 
 /// JSON that this module has just put together from valid parts.
@@ -90,14 +92,43 @@ pub fn raw_str(text: &str) -> Box<Raw> {
     reason = "callers concatenate valid JSON with the punctuation between it"
 )]
 pub(crate) fn raw_from_bytes(json: Vec<u8>) -> Box<Raw> {
-    String::from_utf8(json)
-        .ok()
-        .and_then(|text| Raw::from_string(text).ok())
-        .expect("valid parts make valid JSON")
+    let text = String::from_utf8(json).expect("valid parts make valid JSON");
+    debug_assert!(value(&text).is_ok(), "valid parts make valid JSON");
+    Raw::trusted_string(text)
+}
+
+/// The value that `text` is, without white space around it.
+///
+/// # Errors
+/// When it is not JSON, or more than one value.
+pub(super) fn value(text: &str) -> Result<&str, serde_json::Error> {
+    let mut cursor = Cursor::new(text);
+    match cursor
+        .value()
+        .and_then(|value| cursor.end().map(|()| value))
+    {
+        Ok(value) => Ok(value.get()),
+        Err(_) => Err(not_json(text)),
+    }
+}
+
+/// What is wrong with a text that is not JSON, in words with a place.
+pub(super) fn not_json(text: &str) -> serde_json::Error {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Err(error) => error,
+        Ok(_) => serde::de::Error::custom("not a JSON text"),
+    }
 }
 
 /// Appends `text` as a JSON string.
 pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: &u8| *byte >= b' ' && !matches!(byte, b'"' | b'\\');
+    if text.as_bytes().iter().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     // Writing text to a Vec cannot fail.
     serde_json::to_writer(out, text).ok();
 }
@@ -107,7 +138,12 @@ pub fn write_str(out: &mut Vec<u8>, text: &str) {
 /// # Errors
 /// When `raw` is another kind of value.
 pub fn elements(raw: &Raw) -> Result<Vec<&Raw>, NotAnArray> {
-    serde_json::from_str(raw.get()).map_err(|_| NotAnArray)
+    let mut items = Vec::new();
+    let walked = Cursor::new(raw.get()).array(|cursor| {
+        items.push(cursor.value()?);
+        Ok(())
+    });
+    walked.map(|()| items).map_err(|_| NotAnArray)
 }
 
 /// An array of `items`, each as it is.
@@ -129,33 +165,22 @@ pub(super) fn elements_within(
     json: &str,
     max: usize,
 ) -> Result<Option<Vec<&Raw>>, serde_json::Error> {
-    struct Items(usize);
-    impl<'de> Visitor<'de> for Items {
-        type Value = Option<Vec<&'de Raw>>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a JSON array")
+    let mut items = Vec::new();
+    let mut fits = true;
+    let mut cursor = Cursor::new(json);
+    let walked = cursor.array(|cursor| {
+        let item = cursor.value()?;
+        if items.len() < max {
+            items.push(item);
+        } else {
+            fits = false;
         }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut items = Vec::new();
-            while items.len() < self.0 {
-                match seq.next_element()? {
-                    Some(item) => items.push(item),
-                    None => return Ok(Some(items)),
-                }
-            }
-            let mut fits = true;
-            while seq.next_element::<de::IgnoredAny>()?.is_some() {
-                fits = false;
-            }
-            Ok(fits.then_some(items))
-        }
+        Ok(())
+    });
+    match walked.and_then(|()| cursor.end()) {
+        Ok(()) => Ok(fits.then_some(items)),
+        Err(_) => Err(not_json(json)),
     }
-    let mut reader = serde_json::Deserializer::from_str(json);
-    let items = de::Deserializer::deserialize_seq(&mut reader, Items(max))?;
-    reader.end()?;
-    Ok(items)
 }
 
 /// Whether arrays and objects are nested at most `max` deep. One pass, no

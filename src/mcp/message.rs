@@ -12,10 +12,12 @@ use std::borrow::Cow;
 use super::{
     Raw,
     error::{self, RpcError},
+    params::Params,
 };
 
 pub use id::{BadRequestId, MAX_ID_LEN, RequestId};
 pub use parse::{ParseLimits, parse_body, parse_message};
+pub(crate) use write::write_request_with;
 pub use write::{error_bytes, response_bytes, write_notification, write_request, write_response};
 
 /// A message that wants an answer.
@@ -27,6 +29,8 @@ pub struct Request<'a> {
     pub method: Cow<'a, str>,
     /// An object, when present.
     pub params: Option<&'a Raw>,
+    /// What is known of them.
+    pub known: Params<'a>,
 }
 
 /// A message that wants none.
@@ -78,6 +82,17 @@ impl<'a> Message<'a> {
             Self::Request(request) => request.params,
             Self::Notification(notification) => notification.params,
             Self::Response(_) => None,
+        }
+    }
+
+    /// What is known of the parameters.
+    #[must_use]
+    pub fn known(&self) -> Params<'a> {
+        match self {
+            Self::Request(request) => request.known,
+            // The core protocol has none whose parameters matter.
+            Self::Notification(notification) => Params::from(notification.params),
+            Self::Response(_) => Params::default(),
         }
     }
 

@@ -229,7 +229,7 @@ pub fn with_retry<'r>(
     for (key, answer) in responses {
         answers.push(key, answer);
     }
-    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut object = RawObject::parse(params.unwrap_or(Raw::null())).unwrap_or_default();
     if answers.is_empty() {
         object.remove(INPUT_RESPONSES);
     } else {
@@ -246,7 +246,7 @@ pub fn with_retry<'r>(
 /// parameters without `_meta`, `inputResponses` and `requestState`.
 #[must_use]
 pub fn params_digest(method: &str, params: Option<&Raw>) -> [u8; 32] {
-    let mut object = RawObject::parse(params.unwrap_or(Raw::NULL)).unwrap_or_default();
+    let mut object = RawObject::parse(params.unwrap_or(Raw::null())).unwrap_or_default();
     object.retain(|name, _| !matches!(name, "_meta" | INPUT_RESPONSES | REQUEST_STATE));
     Sha256::new()
         .chain_update(method)

@@ -55,7 +55,16 @@ pub fn result_type(result: &Raw) -> Cow<'_, str> {
 #[must_use]
 pub fn result_for_modern<'a>(result: &'a Raw, context: &ModernResult<'_>) -> Cow<'a, Raw> {
     // Something else than an object is no result in any era.
-    let mut object = RawObject::parse(result).unwrap_or_default();
+    let object = RawObject::parse(result).unwrap_or_default();
+    members_for_modern(result, object, context)
+}
+
+/// The same for a result whose members are known.
+pub(crate) fn members_for_modern<'a>(
+    result: &'a Raw,
+    mut object: RawObject<'a>,
+    context: &ModernResult<'_>,
+) -> Cow<'a, Raw> {
     let mut changed = !json::is_object(result);
     let mut require = |object: &mut RawObject<'a>, name: &'static str, value: Box<Raw>| {
         changed = true;

@@ -1,6 +1,8 @@
 //! W3C trace context as requests carry it, checked before it is passed on.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+
+const PARENT_HEADER: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest `tracestate` that is kept; the recommendation asks for no more.
 const MAX_STATE: usize = 512;
@@ -32,9 +34,12 @@ impl TraceContext {
     /// From HTTP headers, for requests whose `_meta` has none.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let mut parents = headers.get_all("traceparent").iter();
+        let mut parents = headers.get_all(PARENT_HEADER).iter();
         let parent = parents.next().and_then(|value| value.to_str().ok());
         let parent = parent.filter(|_| parents.next().is_none());
+        if parent.is_none() {
+            return Self::default();
+        }
         let states: Vec<_> = headers
             .get_all("tracestate")
             .iter()

@@ -1,19 +1,26 @@
 //! A legacy client's side of a call: the request stays open while questions
 //! and answers travel on its stream, and outlives the client's connection.
 //!
-//! The flow is a task of its own, since losing the connection must not cancel
-//! the call. What it sends is also written to the stream's log as soon as
+//! Losing the connection must not cancel the call: it is carried by whoever
+//! waits for its answer, and goes on as a task of its own when that one goes
+//! away, when there is more than an answer to send, or when it takes long. What it sends is also written to the stream's log as soon as
 //! there is more than one answer to send, so that the client can resume on any
 //! node. Answers to questions come back through a mailbox, from any node.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use super::{
     Begun, Call, Relay, RelayError,
@@ -22,8 +29,8 @@ use super::{
 };
 use crate::{
     fleet::{Heard, News},
-    ids::Principal,
-    ids::hex,
+    ids::{Principal, hex},
+    lifecycle::Tasks,
     mcp::{
         Raw,
         capabilities::InputKind,
@@ -70,22 +77,78 @@ pub enum Item {
     },
 }
 
+/// A call that takes longer is not left to whoever waits for it: a client that
+/// does not read would stop it.
+const BRIEF: Duration = Duration::from_secs(1);
+
 /// A running call as the client's connection sees it. Dropping it does not end the call.
-#[derive(Debug)]
 pub struct Flow {
     items: mpsc::Receiver<Item>,
     log: Arc<EventLog>,
+    /// The call, while it is no task of its own.
+    carrier: Option<BoxFuture<'static, ()>>,
+    begun: Instant,
+    tasks: Tasks,
+    span: Span,
+}
+
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flow").finish_non_exhaustive()
+    }
 }
 
 impl Flow {
     /// What the client is sent next; `None` when the call was cancelled. Cancel safe.
     pub async fn next(&mut self) -> Option<Item> {
-        self.items.recv().await
+        poll_fn(|cx| {
+            if let Poll::Ready(item) = self.items.poll_recv(cx) {
+                if let Some(Item::Message { .. } | Item::Paused { .. }) = &item {
+                    self.detach();
+                }
+                return Poll::Ready(item);
+            }
+            if self.begun.elapsed() >= BRIEF {
+                self.detach();
+            }
+            let Some(carrier) = &mut self.carrier else {
+                return Poll::Pending;
+            };
+            if carrier.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.carrier = None;
+            self.items.poll_recv(cx)
+        })
+        .await
+    }
+
+    /// Lets the call go on by itself.
+    fn detach(&mut self) {
+        let ending = self.tasks.ending();
+        let Some(carrier) = self.carrier.take().filter(|_| !ending.is_cancelled()) else {
+            return;
+        };
+        let ending = ending.clone();
+        let carried = async move {
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = carrier => {}
+            }
+        };
+        self.tasks
+            .spawn_brief(carried.instrument(self.span.clone()));
     }
 
     /// Where the stream's events are written for those who resume it.
     pub(crate) fn log(&self) -> &Arc<EventLog> {
         &self.log
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
 
@@ -159,20 +222,38 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         last_progress: f64::NEG_INFINITY,
         era: Era::Modern,
     };
-    let relay_of_task = Arc::clone(relay);
-    let key = Arc::clone(&session.key);
-    relay.tasks.spawn_brief(async move {
-        let ending = relay_of_task.tasks.ending().clone();
+    let listed = Listed {
+        relay: Arc::clone(relay),
+        session: Arc::clone(&session.key),
+        request,
+    };
+    let carrier = Box::pin(async move {
+        let _listed = listed;
         tokio::select! {
             () = cancelled.cancelled() => {}
-            () = ending.cancelled() => {}
             () = carrier.run() => {}
         }
-        relay_of_task.running.remove(&key, &request);
     });
     Flow {
         items: received,
         log,
+        carrier: Some(carrier),
+        begun: Instant::now(),
+        tasks: relay.tasks.clone(),
+        span: Span::current(),
+    }
+}
+
+/// A call's place among those that run.
+struct Listed {
+    relay: Arc<Relay>,
+    session: Arc<str>,
+    request: String,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.relay.running.remove(&self.session, &self.request);
     }
 }
 
@@ -490,7 +571,10 @@ impl Carrier {
         let version = self.session.version;
         match answer {
             Answer::Result(result) => Answer::Result(
-                shape::result_for_legacy(&self.call.method, &result, version).into_owned(),
+                match shape::result_for_legacy(&self.call.method, &result, version) {
+                    Cow::Owned(shaped) => shaped,
+                    Cow::Borrowed(_) => result,
+                },
             ),
             Answer::Error(error) if self.era == Era::Legacy => Answer::Error(error),
             Answer::Error(error) => Answer::Error(

@@ -4,7 +4,7 @@
 //! with `input_required`, dropping the flow (the client closed its stream)
 //! cancels the call.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -226,7 +226,10 @@ impl Flow {
     fn shaped(&self, answer: Answer) -> Answer {
         match answer {
             Answer::Result(result) => {
-                if let Err(refused) = self.may_ask(&result) {
+                let object = RawObject::parse(&result).unwrap_or_default();
+                if object.get_str("resultType").as_deref() != Some(shape::COMPLETE)
+                    && let Err(refused) = self.may_ask(&result)
+                {
                     return Answer::error(&refused);
                 }
                 let context = ModernResult {
@@ -234,7 +237,10 @@ impl Flow {
                     cache: None,
                     server_info: &self.server_info,
                 };
-                Answer::Result(shape::result_for_modern(&result, &context).into_owned())
+                Answer::Result(match shape::members_for_modern(&result, object, &context) {
+                    Cow::Owned(shaped) => shaped,
+                    Cow::Borrowed(_) => result,
+                })
             }
             Answer::Error(error) => {
                 let questions = match self.era {

@@ -26,7 +26,7 @@ pub(super) struct Token {
     pub(super) version: String,
     pub(super) capabilities: Box<Raw>,
     pub(super) client_info: Option<Box<Raw>>,
-    issued: u64,
+    pub(super) issued: u64,
 }
 
 /// [`Token`] as MessagePack: short, and open to fields added later.
@@ -93,15 +93,20 @@ impl Token {
     /// Time since it was issued, by this node's clock. Nodes' clocks may
     /// differ by minutes; the bound it is compared with is hours.
     pub(super) fn age(&self) -> Duration {
-        Duration::from_secs(unix_seconds().saturating_sub(self.issued))
+        age(self.issued, unix_seconds())
     }
+}
+
+/// The same at a time.
+pub(super) fn age(issued: u64, now: u64) -> Duration {
+    Duration::from_secs(now.saturating_sub(issued))
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "a bound of hours, for which nodes' clocks agree well enough"
 )]
-fn unix_seconds() -> u64 {
+pub(super) fn unix_seconds() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())
 }

@@ -23,6 +23,7 @@ use super::{
     Rank, RecordKey, Store, StoreError, StoreTime, StoredEntry, StreamBounds, StreamKey,
     StreamWatch, SubjectKey, WriteOutcome, wake::Wakers,
 };
+use crate::certificates::CertificatesError;
 use crate::lifecycle::Tasks;
 use client::Connections;
 use keys::{Key, Keys, Topic};
@@ -95,14 +96,9 @@ pub enum RedisSettingsError {
     /// The URL cannot be understood. The message never contains the URL's password.
     #[error("the Redis URL cannot be used: {0}")]
     Url(String),
-    /// The certificates in `ca_file` cannot be read.
-    #[error("the certificates in {} cannot be used: {why}", file.display())]
-    Certificates {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// The certificates in `ca_file` cannot be used.
+    #[error("redis.ca_file: {0}")]
+    Certificates(#[from] CertificatesError),
     /// The prefix has characters with a meaning in keys.
     #[error("the Redis prefix {0:?} may have letters, digits, `-`, `_`, `.` and `:` only")]
     Prefix(String),

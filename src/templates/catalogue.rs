@@ -215,6 +215,12 @@ impl Catalogue {
     }
 }
 
+/// What cannot be used of these directories, now. Blocks on the file system.
+#[must_use]
+pub fn broken_in(directories: &[PathBuf]) -> Vec<Broken> {
+    Known::read(&files::read(directories), &Known::default(), 0).broken
+}
+
 impl Known {
     /// The template of that name.
     ///

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub(super) const FILE: &str = "template.json";
 const LARGEST: u64 = 1 << 20;
 /// Templates in one directory.
 const MOST: usize = 1000;
+/// File systems count time in steps: two writes may share one. What was
+/// written so lately is looked at once more when it is older.
+const UNSETTLED: Duration = Duration::from_secs(1);
 
 /// Changes whenever a template is added, removed or written: names, sizes,
 /// times and numbers of the files.
@@ -53,7 +57,12 @@ pub(super) struct Text {
 
 /// Looks at names, times and sizes; reads nothing.
 pub(super) fn look(directories: &[PathBuf]) -> State {
+    look_at(directories, wall_clock())
+}
+
+fn look_at(directories: &[PathBuf], now: SystemTime) -> State {
     let mut digest = Sha256::new();
+    let mut latest = 0;
     for directory in directories {
         digest.update(directory.as_os_str().as_encoded_bytes());
         match entries(directory) {
@@ -63,6 +72,7 @@ pub(super) fn look(directories: &[PathBuf]) -> State {
                     digest.update([0]);
                     digest.update(name);
                     if let Ok(about) = fs::metadata(path) {
+                        latest = latest.max(about.ctime());
                         for number in [
                             about.len().cast_signed(),
                             about.mtime(),
@@ -80,9 +90,19 @@ pub(super) fn look(directories: &[PathBuf]) -> State {
         }
         digest.update([0xff]);
     }
+    let settled = UNIX_EPOCH + Duration::from_secs(latest.unsigned_abs()) + UNSETTLED;
+    digest.update([u8::from(now <= settled)]);
     let mut state = [0; 16];
     state.copy_from_slice(&digest.finalize()[..16]);
     State(state)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock that files are stamped by"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Reads all templates.
@@ -137,5 +157,42 @@ fn content(path: &Path) -> Result<String, String> {
         Ok(size) if size > LARGEST => Err(format!("is longer than {} KiB", LARGEST >> 10)),
         Ok(_) => fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")),
         Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_just_written_is_looked_at_once_more() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("one");
+        fs::create_dir(&path).expect("a directory");
+        fs::write(path.join(FILE), "{}").expect("a file");
+        let directories = [directory.path().to_owned()];
+        let now = wall_clock();
+        let after = |seconds| look_at(&directories, now + Duration::from_secs(seconds));
+        assert_eq!(after(0), after(0));
+        assert_ne!(after(0), after(5));
+        assert_eq!(after(5), after(500));
+        fs::write(path.join(FILE), "[]").expect("a file");
+        assert_ne!(after(0), after(500));
+    }
+
+    #[test]
+    fn a_template_that_is_too_long_is_not_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("long");
+        fs::create_dir(&path).expect("a directory");
+        let file = fs::File::create(path.join(FILE)).expect("a file");
+        file.set_len(LARGEST + 1).expect("a length");
+        let texts = read(&[directory.path().to_owned()]);
+        assert!(
+            texts.files[0]
+                .content
+                .as_ref()
+                .is_err_and(|why| why.contains("1024 KiB"))
+        );
     }
 }

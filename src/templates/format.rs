@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jsonschema::Validator;
 use serde::Deserialize;
-use serde_json::{Value as Json, value::RawValue};
+use serde_json::Value as Json;
 
 use super::{
     isolation,
@@ -22,6 +22,7 @@ use crate::{
         values::{self, Problem},
     },
     ids::ServerId,
+    mcp::Raw,
 };
 
 /// Keys of existing files that describe and do nothing.
@@ -56,7 +57,7 @@ struct Parts<'a> {
     #[serde(default)]
     config_schema: Option<Json>,
     #[serde(default, borrow)]
-    tools: Option<&'a RawValue>,
+    tools: Option<&'a Raw>,
 }
 
 /// Reads one template.

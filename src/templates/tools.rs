@@ -1,7 +1,7 @@
 //! The tools a template says its server has. Files of this format may list
 //! parameters one by one instead of a schema.
 
-use serde_json::{Map, Value as Json, json, value::RawValue};
+use serde_json::{Map, Value as Json, json};
 
 use crate::{
     config::{section::Section, tree::Value as Node, values::Problem},
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Reads `tools`; each becomes what `tools/list` would say of it.
-pub(super) fn read(root: &mut Section<'_>, raw: Option<&RawValue>) -> Vec<Box<Raw>> {
+pub(super) fn read(root: &mut Section<'_>, raw: Option<&Raw>) -> Vec<Box<Raw>> {
     let Some(located) = root.take("tools") else {
         return Vec::new();
     };

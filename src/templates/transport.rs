@@ -28,18 +28,17 @@ const WAYS: [(&str, Way); 5] = [
     ("sse", Way::Sse),
 ];
 
-const MODES: [(&str, StdioMode); 6] = [
+const MODES: [(&str, StdioMode); 5] = [
     ("shared", StdioMode::Shared),
     ("per-session", StdioMode::PerSession),
     ("per_session", StdioMode::PerSession),
     ("per-call", StdioMode::PerCall),
     ("per_call", StdioMode::PerCall),
-    ("", StdioMode::Shared),
 ];
 
 /// Reads it; without a word a server speaks over its standard streams.
 pub(super) fn read(root: &mut Section<'_>) -> Spoken {
-    let mode = root.read("stdio_mode", StdioMode::Shared, values::choice(&MODES[..5]));
+    let mode = root.read("stdio_mode", StdioMode::Shared, values::choice(&MODES));
     let exposed = root.take("ports").and_then(|ports| first_port(&ports));
     // The short form: one word.
     if let Some(located) = root.take("transport")
@@ -68,12 +67,13 @@ pub(super) fn read(root: &mut Section<'_>) -> Spoken {
         None if port.is_some() || path.is_some() => Way::Http,
         None => Way::Stdio,
     });
-    if way != Way::Stdio && port.or(exposed).is_none() {
-        if let Some(place) = section.place.clone() {
-            let message =
-                format!("does not say on which port the server listens; {DEFAULT_PORT} is taken");
-            section.findings.warn(&place, "transport.port", message);
-        }
+    if way != Way::Stdio
+        && port.or(exposed).is_none()
+        && let Some(place) = section.place.clone()
+    {
+        let message =
+            format!("does not say on which port the server listens; {DEFAULT_PORT} is taken");
+        section.findings.warn(&place, "transport.port", message);
     }
     section.finish();
     let port = port.or(exposed).unwrap_or(DEFAULT_PORT);

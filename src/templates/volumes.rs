@@ -76,7 +76,7 @@ fn checked_source(source: &str) -> Result<String, String> {
 }
 
 fn checked_target(target: &str) -> Result<String, String> {
-    let is_path = target.starts_with('/') && target.trim_end_matches('/') != "";
+    let is_path = target.starts_with('/') && !target.trim_end_matches('/').is_empty();
     match is_path {
         true => normal(target),
         false => Err(format!(

@@ -119,7 +119,7 @@ impl Upstreams {
             }
             Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
                 let empty = json::raw(&serde_json::json!({}));
-                let key = SlotKey::Capabilities(nobody.fingerprint());
+                let key = SlotKey::Capabilities(Arc::clone(nobody.fingerprint()));
                 let first = self.ask(peer, &key, method::PING, &empty, deadline).await;
                 match first {
                     // A server that was restarted has forgotten its sessions.

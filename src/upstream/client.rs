@@ -88,6 +88,11 @@ impl Target {
         }
     }
 
+    /// Whether a bridge is there: one process behind many connections.
+    pub(super) fn is_bridge(&self) -> bool {
+        self.signature.is_some()
+    }
+
     /// The address as configured.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
@@ -148,7 +153,7 @@ impl HttpClient {
         tcp.enforce_http(false);
         tcp.set_keepalive(Some(Duration::from_secs(60)));
         let tls = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config((*settings.tls).clone())
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
@@ -182,16 +187,17 @@ impl HttpClient {
         }
     }
 
-    /// POSTs a message; `headers` are those of the protocol version and session.
+    /// POSTs a message; `headers` makes those of the protocol version and
+    /// session, again where the request has to be sent again.
     pub(super) async fn post(
         &self,
         target: &Target,
-        headers: HeaderMap,
+        headers: impl Fn() -> HeaderMap,
         body: Bytes,
         deadline: Instant,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let new = || {
-            let mut request = new_request(Method::POST, target, headers.clone(), body.clone());
+            let mut request = new_request(Method::POST, target, headers(), body.clone());
             request.headers_mut().insert(CONTENT_TYPE, JSON);
             request.headers_mut().insert(ACCEPT, BOTH);
             request

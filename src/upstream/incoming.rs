@@ -70,7 +70,7 @@ impl Notice {
     /// The whole message with other parameters.
     pub(super) fn with_params(&self, params: &Raw) -> Bytes {
         let whole = std::str::from_utf8(&self.whole).unwrap_or_default();
-        let edited = serde_json::from_str::<&Raw>(whole.trim())
+        let edited = Raw::parse(whole)
             .ok()
             .and_then(|raw| RawObject::parse(raw).ok())
             .map(|mut message| {

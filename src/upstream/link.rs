@@ -105,7 +105,10 @@ impl Link {
             Channel::Http { target, headers } => (target, headers.clone()),
             Channel::Sse { messages } => (messages, HeaderMap::new()),
         };
-        let response = shared.http.post(target, headers, message, deadline).await?;
+        let response = shared
+            .http
+            .post(target, || headers.clone(), message, deadline)
+            .await?;
         if response.status().is_success() {
             discard(response.into_body(), deadline).await;
             return Ok(());

@@ -81,7 +81,9 @@ pub(super) async fn over_http(
     // the others do not look at it.
     let mut headers = HeaderMap::with_capacity(1);
     headers.insert(header::METHOD, HeaderValue::from_static(method::INITIALIZE));
-    let posted = shared.http.post(target, headers, message, deadline);
+    let posted = shared
+        .http
+        .post(target, || headers.clone(), message, deadline);
     let response = posted.await?;
     let status = response.status();
     let session_id = response.headers().get(header::SESSION_ID).cloned();

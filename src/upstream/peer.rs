@@ -149,6 +149,13 @@ impl Peer {
         std::ptr::eq(self.replica.as_ptr(), Arc::as_ptr(replica))
     }
 
+    /// Whether nothing but the session names the client a question is for:
+    /// its messages share a stream here or behind a bridge.
+    pub(super) fn asks_per_session(&self) -> bool {
+        let is_bridge = matches!(&self.way, Way::Http(target) if target.is_bridge());
+        is_bridge || self.speaks().is_some_and(Speaks::is_shared_stream)
+    }
+
     /// Ends its sessions as soon as nobody uses them.
     pub(super) fn retire_all(&self, shared: &Arc<Shared>) {
         for (_, session) in self.slots.take_all() {
@@ -256,7 +263,7 @@ impl Peer {
     ) -> Result<Arc<Description>, UpstreamError> {
         let nobody = ClientCapabilities::none();
         let need = Need {
-            key: &SlotKey::Capabilities(nobody.fingerprint()),
+            key: &SlotKey::Capabilities(Arc::clone(nobody.fingerprint())),
             capabilities: &nobody,
             client: None,
             alone: false,

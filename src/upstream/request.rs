@@ -1,6 +1,6 @@
 //! Sending one request: over modern HTTP, or on a session.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -31,6 +31,9 @@ use crate::mcp::{
     method,
     version::{Era, Version},
 };
+
+/// What is added to the parameters of a modern request, usually.
+const ENVELOPE: usize = 512;
 
 /// Why a request did not start.
 #[derive(Debug)]
@@ -86,18 +89,19 @@ pub(super) async fn over_modern_http(
     deadline: Instant,
 ) -> Result<Exchange, Failure> {
     let id = shared.next_id();
-    let body = modern_body(shared, version, &id, request);
-    let mut headers = HeaderMap::with_capacity(12);
-    header::standard_headers(
-        &mut headers,
-        version,
-        request.method,
-        name(request).as_deref(),
-    );
-    for (name, value) in &request.headers {
-        headers.insert(name, value.clone());
-    }
-    trace_headers(&mut headers, &request.trace);
+    let params = members(request);
+    let name = method::name_param(request.method).and_then(|name| params.get_str(name));
+    let name = name.map(Cow::into_owned);
+    let body = modern_body(shared, version, &id, request, params);
+    let headers = || {
+        let mut headers = HeaderMap::with_capacity(12);
+        header::standard_headers(&mut headers, version, request.method, name.as_deref());
+        for (name, value) in &request.headers {
+            headers.insert(name, value.clone());
+        }
+        trace_headers(&mut headers, &request.trace);
+        headers
+    };
     let mut exchange = Exchange::new(Parts {
         shared: Arc::clone(shared),
         server: peer.server.clone(),
@@ -141,7 +145,7 @@ pub(super) async fn on_session(
     let of_pool = session.terms.owner == Owner::Pool;
     let modern = version.era() == Era::Modern;
     let body = if modern {
-        modern_body(shared, version, &id, request)
+        modern_body(shared, version, &id, request, members(request))
     } else {
         legacy_body(&id, request)
     };
@@ -188,8 +192,11 @@ pub(super) async fn on_session(
         true => session.link.router.register(&id, interest).ok(),
         false => None,
     };
-    let mut headers = origin.headers.clone();
-    trace_headers(&mut headers, &request.trace);
+    let headers = || {
+        let mut headers = origin.headers.clone();
+        trace_headers(&mut headers, &request.trace);
+        headers
+    };
     exchange.set_running(true);
     let response = match shared
         .http
@@ -351,19 +358,27 @@ pub(super) fn rpc_error(
         .filter(Answer::is_error)
 }
 
-fn modern_body(shared: &Shared, version: Version, id: &RequestId, request: &Outgoing<'_>) -> Bytes {
-    let params = envelope::with_modern_meta(
-        request.params,
-        &OutgoingMeta {
-            version,
-            capabilities: request.capabilities,
-            client_info: &shared.settings.client_info,
-            log_level: request.log_level,
-            progress_token: request.progress_token.as_ref().map(|_| id),
-            trace: &request.trace,
-        },
-    );
-    body(id, request.method, Some(&params))
+fn modern_body(
+    shared: &Shared,
+    version: Version,
+    id: &RequestId,
+    request: &Outgoing<'_>,
+    params: RawObject<'_>,
+) -> Bytes {
+    let meta = OutgoingMeta {
+        version,
+        capabilities: request.capabilities,
+        client_info: &shared.settings.client_info,
+        log_level: request.log_level,
+        progress_token: request.progress_token.as_ref().map(|_| id),
+        trace: &request.trace,
+    };
+    let length = request.params.map_or(0, |params| params.get().len());
+    let mut body = Vec::with_capacity(length + ENVELOPE);
+    message::write_request_with(&mut body, id, request.method, |body| {
+        envelope::write_modern_params(body, params, &meta);
+    });
+    body.into()
 }
 
 fn legacy_body(id: &RequestId, request: &Outgoing<'_>) -> Bytes {
@@ -380,11 +395,11 @@ pub(super) fn body(id: &RequestId, method: &str, params: Option<&Raw>) -> Bytes 
     body.into()
 }
 
-/// What the `Mcp-Name` header repeats.
-fn name(request: &Outgoing<'_>) -> Option<String> {
-    let member = method::name_param(request.method)?;
-    let params = RawObject::parse(request.params?).ok()?;
-    Some(params.get_str(member)?.into_owned())
+fn members<'r>(request: &Outgoing<'r>) -> RawObject<'r> {
+    let params = request
+        .params
+        .and_then(|params| RawObject::parse(params).ok());
+    params.unwrap_or_default()
 }
 
 fn trace_headers(headers: &mut HeaderMap, trace: &TraceContext) {

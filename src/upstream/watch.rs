@@ -56,7 +56,7 @@ pub(super) async fn watch(
             Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
                 // Servers tell the session in which something changed: the one
                 // that calls use is watched, not one of its own.
-                let nobody = ClientCapabilities::none().fingerprint();
+                let nobody = Arc::clone(ClientCapabilities::none().fingerprint());
                 let watch = open(peer, shared, &SlotKey::Capabilities(nobody)).await?;
                 follow(peer, shared, watch, resources, &to).await
             }

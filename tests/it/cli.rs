@@ -419,3 +419,46 @@ fn a_dead_collector_neither_blocks_nor_fails_a_node() {
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(served.stop(), Some(0));
 }
+
+#[test]
+fn templates_are_imported_once_and_without_secrets() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("mcp.json");
+    std::fs::write(
+        &file,
+        r#"{"mcpServers": {
+            "time": {"command": "docker", "args": ["run", "-i", "-e", "API_TOKEN", "mcp/time"], "env": {"API_TOKEN": "hunter2"}},
+            "other": {"command": "npx", "args": ["other"]}}}"#,
+    )
+    .expect("a file");
+    let templates = directory.path().join("templates");
+    let paths = [&file, &templates].map(|path| path.to_str().expect("UTF-8"));
+    let args = ["templates", "import", paths[0], "--directory", paths[1]];
+    let (code, out, err) = run(&args);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("left out: other: runs a program"), "{out}");
+    let written = std::fs::read_to_string(templates.join("time/template.json")).expect("a file");
+    assert!(
+        written.contains("mcp/time") && !written.contains("hunter2"),
+        "{written}"
+    );
+    let (code, _, err) = run(&args);
+    assert!(code == 1 && err.contains("--force"), "{err}");
+    let (code, ..) = run(&[&args[..], &["--force"]].concat());
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn an_unknown_template_is_told_in_the_nodes_words() {
+    let node = FakeNode::start(&[(
+        "/api/templates/tiem?tools=true",
+        404,
+        r#"{"error":{"code":"unknown_template","message":"there is no template \"tiem\"; did you mean \"time\"?"}}"#,
+    )]);
+    let (code, out, err) = node.run(&["template", "tiem"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(
+        err,
+        "error: there is no template \"tiem\"; did you mean \"time\"? [404]\n"
+    );
+}

@@ -7,6 +7,7 @@
 )]
 
 mod balancing;
+mod bridge;
 mod cache;
 mod cli;
 mod cluster;
@@ -31,5 +32,6 @@ mod safety;
 mod store;
 mod subscriptions;
 mod support;
+mod tls;
 mod upstream;
 mod views;

@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub(crate) mod bridge;
 pub(crate) mod client;
 pub(crate) mod deaf;
 pub(crate) mod dockerd;

@@ -12,6 +12,7 @@ use std::{borrow::Borrow, collections::BTreeSet, sync::Arc, time::Duration};
 
 use mcp_fleet::{
     bridge::signer::Signer,
+    certificates,
     ids::{NodeId, ServerId},
     lifecycle::Tasks,
     mcp::{Raw, capabilities::ClientCapabilities, json::raw, message::Answer, version::Version},
@@ -35,6 +36,7 @@ pub(crate) struct Side {
 
 pub(crate) fn settings() -> Settings {
     Settings {
+        tls: Arc::new(certificates::client(None).expect("the authorities")),
         connect_timeout: Duration::from_secs(2),
         pool_idle: Duration::from_secs(30),
         max_idle_per_host: 32,

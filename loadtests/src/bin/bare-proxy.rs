@@ -1,16 +1,17 @@
 //! The floor of the load tests: a reverse proxy that only moves bytes.
 //!
 //! `bare-proxy LISTEN UPSTREAM` (two `HOST:PORT`) sends every request to the
-//! upstream over pooled keep-alive connections and streams both bodies. It
-//! parses nothing and knows nothing of MCP: what a gateway costs beyond this is
-//! what it costs for being a gateway.
+//! upstream over pooled keep-alive connections and streams both bodies. Clients
+//! speak HTTP/1.1 or HTTP/2, it speaks HTTP/1.1 to the upstream, as the gateway
+//! does. It parses nothing and knows nothing of MCP: what a gateway costs beyond
+//! this is what it costs for being a gateway.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "a load tool: its connections end with the process"
 )]
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -19,12 +20,12 @@ use hyper::{
     body::Incoming,
     header::{self, HeaderName},
     http::uri::{Authority, PathAndQuery, Scheme},
-    server::conn::http1,
     service::service_fn,
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
 };
 use tokio::net::TcpListener;
 
@@ -41,7 +42,6 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-#[derive(Clone)]
 struct Proxy {
     upstream: Authority,
     client: Client<HttpConnector, Incoming>,
@@ -53,17 +53,17 @@ async fn main() -> Result<(), Failure> {
     let (Some(listen), Some(upstream)) = (arguments.next(), arguments.next()) else {
         return Err("usage: bare-proxy LISTEN UPSTREAM".into());
     };
-    let proxy = Proxy::new(upstream.parse()?);
+    let proxy = Arc::new(Proxy::new(upstream.parse()?));
     let listener = TcpListener::bind(listen).await?;
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true).ok();
-        let proxy = proxy.clone();
+        let proxy = Arc::clone(&proxy);
         tokio::spawn(async move {
-            let service = service_fn(|request| proxy.serve(request));
+            let service = service_fn(move |request| Arc::clone(&proxy).serve(request));
             // A connection that breaks concerns its client, who sees it.
-            http1::Builder::new()
+            auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await
                 .ok();
@@ -79,7 +79,7 @@ impl Proxy {
         Self { upstream, client }
     }
 
-    async fn serve(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         Ok(self.forward(request).await.unwrap_or_else(|error| {
             let mut answer = Response::new(Either::Right(Full::from(error.to_string())));
             *answer.status_mut() = StatusCode::BAD_GATEWAY;
@@ -89,7 +89,7 @@ impl Proxy {
 
     async fn forward(&self, mut request: Request<Incoming>) -> Result<Answer, Failure> {
         *request.uri_mut() = self.target(request.uri())?;
-        // Clients of HTTP/1.0 (`ab`) must not spoil the upstream connection.
+        // Neither clients of HTTP/1.0 (`ab`) nor of HTTP/2 choose the upstream's.
         *request.version_mut() = Version::HTTP_11;
         // Without it the client writes the upstream's.
         request.headers_mut().remove(header::HOST);

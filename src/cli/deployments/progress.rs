@@ -7,11 +7,12 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::value::RawValue;
+
 use tokio::time::{Instant, sleep};
 
 use super::tables::Deployment;
 use crate::cli::{Failure, client::Node};
+use crate::mcp::Raw;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -53,7 +54,7 @@ pub(super) async fn wait(
     node: &Node,
     name: &str,
     until: Until,
-) -> Result<Option<Box<RawValue>>, Failure> {
+) -> Result<Option<Box<Raw>>, Failure> {
     let path = format!("/api/deployments/{name}");
     let teller = Teller::new();
     let begun = Instant::now();

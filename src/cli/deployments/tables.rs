@@ -1,11 +1,14 @@
 //! What a node tells of deployments, for people.
 
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
-use crate::cli::{
-    Failure,
-    output::{short, table},
+use crate::{
+    cli::{
+        Failure,
+        output::{short, table},
+    },
+    mcp::Raw,
 };
 
 /// A deployment, as far as tables show it.
@@ -39,7 +42,7 @@ struct Container {
 }
 
 impl Deployment {
-    pub(super) fn parse(raw: &RawValue) -> Result<Self, Failure> {
+    pub(super) fn parse(raw: &Raw) -> Result<Self, Failure> {
         serde_json::from_str(raw.get()).map_err(|error| {
             Failure::Failed(format!("the node's answer is not understood: {error}"))
         })
@@ -108,7 +111,7 @@ impl Deployment {
     }
 }
 
-pub(super) fn list(raw: &RawValue) -> Result<String, serde_json::Error> {
+pub(super) fn list(raw: &Raw) -> Result<String, serde_json::Error> {
     let deployments: Vec<Deployment> = serde_json::from_str(raw.get())?;
     if deployments.is_empty() {
         return Ok("no deployments: `mcp-fleet templates` lists what can be deployed".into());
@@ -140,7 +143,7 @@ pub(super) fn list(raw: &RawValue) -> Result<String, serde_json::Error> {
     Ok(text)
 }
 
-pub(super) fn one(raw: &RawValue) -> Result<String, serde_json::Error> {
+pub(super) fn one(raw: &Raw) -> Result<String, serde_json::Error> {
     let one: Deployment = serde_json::from_str(raw.get())?;
     let mut text = format!(
         "{}: {}, {} ready at {}\n\n",
@@ -179,7 +182,7 @@ pub(super) fn one(raw: &RawValue) -> Result<String, serde_json::Error> {
     Ok(text)
 }
 
-pub(super) fn dry_run(raw: &RawValue) -> Result<String, serde_json::Error> {
+pub(super) fn dry_run(raw: &Raw) -> Result<String, serde_json::Error> {
     let told: Value = serde_json::from_str(raw.get())?;
     let text = |pointer: &str| match told.pointer(pointer) {
         Some(Value::String(text)) => text.clone(),
@@ -263,7 +266,7 @@ mod tests {
         "reason":"container c-0 ended with exit code 1","final":false,"replicas":2,"ready":0,"new":1,
         "containers":[{"name":"c-0","replica":0,"state":"crashed","restarts":3,"log":["boom"]}]}"#;
 
-    fn raw(text: &str) -> &RawValue {
+    fn raw(text: &str) -> &Raw {
         serde_json::from_str(text).expect("JSON")
     }
 

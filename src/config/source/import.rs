@@ -17,6 +17,8 @@ mod comments;
 mod registry;
 mod variables;
 
+pub(super) use self::comments::blank as without_comments;
+
 /// What one file says about servers.
 pub(super) fn servers(
     document: &Document<'_>,

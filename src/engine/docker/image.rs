@@ -43,21 +43,34 @@ impl Docker {
         image: &str,
         progress: impl Fn(PullProgress) + Send + Sync,
     ) -> Result<ResolvedImage, EngineError> {
-        if let Some(present) = self.present(image).await? {
-            return Ok(present);
+        match self.local_image(image).await {
+            Err(error) if error.cause == Cause::NotFound => {}
+            found => return found,
         }
         let mirrored = mirrored(image, self.settings.registry_mirror.as_deref());
-        if let Some(mirrored) = &mirrored
-            && let Some(present) = self.present(mirrored).await?
-        {
-            return Ok(present);
-        }
         let name = mirrored.as_deref().unwrap_or(image);
         self.pull_once(name, progress).await?;
         let about = About::image(Operation::Inspect, image);
         self.present(name)
             .await?
             .ok_or_else(|| about.error(Cause::NotFound))
+    }
+
+    /// The image, if it is there: nothing is pulled.
+    ///
+    /// # Errors
+    /// When the engine does not answer or does not have it.
+    pub async fn local_image(&self, image: &str) -> Result<ResolvedImage, EngineError> {
+        if let Some(present) = self.present(image).await? {
+            return Ok(present);
+        }
+        let mirrored = mirrored(image, self.settings.registry_mirror.as_deref());
+        if let Some(mirrored) = mirrored
+            && let Some(present) = self.present(&mirrored).await?
+        {
+            return Ok(present);
+        }
+        Err(About::image(Operation::Inspect, image).error(Cause::NotFound))
     }
 
     async fn present(&self, name: &str) -> Result<Option<ResolvedImage>, EngineError> {

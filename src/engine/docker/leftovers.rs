@@ -4,12 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use bollard::{
     models::NetworkDisconnectRequest,
-    query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions},
+    query_parameters::{InspectNetworkOptions, ListVolumesOptionsBuilder, RemoveVolumeOptions},
 };
 
-use super::{
-    Cause, Docker, EngineError, Operation, bridge::helper_labels, call::About, labels, place::Place,
-};
+use super::{Cause, Docker, EngineError, Operation, bridge::helper_labels, call::About, labels};
 
 impl Docker {
     /// Removes helpers, networks and bridge volumes of the fleet that nobody
@@ -50,17 +48,24 @@ impl Docker {
             if used.contains(&id) || used.contains(&name) {
                 continue;
             }
-            if let Place::Container(own) = self.place().await? {
+            let about = About::network(Operation::Remove, &name);
+            let inspected = id.clone();
+            let inspect = async move |client: bollard::Docker| {
+                let options = None::<InspectNetworkOptions>;
+                client.inspect_network(&inspected, options).await
+            };
+            let found = self.ask(&about, inspect).await?;
+            // Only nodes are left in it, which joined it to reach servers.
+            for node in found.containers.unwrap_or_default().into_keys() {
                 let request = NetworkDisconnectRequest {
-                    container: own.clone(),
-                    force: Some(false),
+                    container: node,
+                    force: Some(true),
                 };
-                let about = About::network(Operation::Remove, &name);
                 let left = id.clone();
                 let leave = async move |client: bollard::Docker| {
                     client.disconnect_network(&left, request).await
                 };
-                // It may not have joined this one.
+                // It may be about to leave by itself.
                 self.ask(&about, leave).await.ok();
             }
             still_used(self.remove_network(&id, &name).await)?;

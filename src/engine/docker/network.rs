@@ -42,6 +42,23 @@ impl Docker {
         Ok(id)
     }
 
+    /// Joins the fleet's networks that there are, when this node runs in a
+    /// container: other nodes make them as well.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn join_networks(&self, fleet: &str) -> Result<(), EngineError> {
+        let Place::Container(own) = self.place().await? else {
+            return Ok(());
+        };
+        for network in self.networks(fleet).await? {
+            if let (Some(id), Some(name)) = (network.id, network.name) {
+                self.join(own, &id, &name).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Old engines make several networks of one name. Whoever made one keeps
     /// to the oldest and takes its own away.
     async fn make(

@@ -41,7 +41,14 @@ async fn node(settings: ListenerSettings) -> Node {
         .expect("a free port");
     let address = listener.local_addr().expect("an address");
     let tasks = Tasks::new();
-    let serving = serve(listener, app, settings, tasks.clone(), Metrics::for_tests());
+    let serving = serve(
+        listener,
+        None,
+        app,
+        settings,
+        tasks.clone(),
+        Metrics::for_tests(),
+    );
     tasks.spawn("listener", serving);
     Node { address, tasks }
 }

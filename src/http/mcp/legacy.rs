@@ -22,9 +22,9 @@ use crate::{
     lists::{Caller, Target},
     mcp::{
         Raw,
-        envelope::{self, LogLevel},
+        envelope::{self, LogLevel, TraceContext},
         error::RpcError,
-        json::RawObject,
+        json::{self, RawObject},
         message::{
             self, Answer, Message, MessageError, Notification, Request, RequestId,
             Response as Reply,
@@ -267,14 +267,10 @@ pub(crate) async fn work(
     session: &Arc<Session>,
     request: &Request<'_>,
 ) -> Work {
-    let record = Record::begin(
-        incoming,
-        request,
-        Era::Legacy,
-        &trace(incoming, request.params),
-    );
+    let trace = trace(incoming, request);
+    let record = Record::begin(incoming, request, Era::Legacy, &trace);
     let span = record.span();
-    work_on(incoming, session, request, record)
+    work_on(incoming, session, request, &trace, record)
         .instrument(span)
         .await
 }
@@ -283,6 +279,7 @@ async fn work_on(
     incoming: &Incoming,
     session: &Arc<Session>,
     request: &Request<'_>,
+    trace: &TraceContext,
     mut record: Record,
 ) -> Work {
     match answer_here(incoming, session, request).await {
@@ -290,7 +287,7 @@ async fn work_on(
             record.answered(&answer);
             local(message::response_bytes(&request.id, &answer))
         }
-        None => match call(incoming, session, request).await {
+        None => match call(incoming, session, request, trace).await {
             Ok(call) => {
                 record.server(&call.server.id);
                 let admitted = incoming
@@ -327,9 +324,7 @@ async fn answer_here(
         {
             return None;
         }
-        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request.params)
-            .await
-            .map_err(refused),
+        method::RESOURCES_SUBSCRIBE => subscribe(incoming, session, request).await.map_err(refused),
         method::RESOURCES_UNSUBSCRIBE => unsubscribe(incoming, session, request.params)
             .await
             .map_err(refused),
@@ -337,7 +332,7 @@ async fn answer_here(
             Err(refused(RpcError::method_not_found(method)))
         }
         method => match method::list_kind(method) {
-            Some(kind) => list(incoming, session, kind, request.params).await,
+            Some(kind) => list(incoming, session, kind, request).await,
             None => return None,
         },
     };
@@ -363,11 +358,11 @@ async fn list(
     incoming: &Incoming,
     session: &Session,
     kind: ListKind,
-    params: Option<&Raw>,
+    request: &Request<'_>,
 ) -> Result<Box<Raw>, Answer> {
     let gateway = &incoming.gateway;
     gateway.watch(&incoming.target);
-    let cursor = cursor(params).map_err(|error| Answer::error(&error))?;
+    let cursor = cursor(request).map_err(|error| Answer::error(&error))?;
     let caller = caller(incoming, session);
     let deadline = list_deadline(incoming);
     let page = gateway
@@ -378,15 +373,8 @@ async fn list(
         let answer = error::list_failure(&failed, version::Era::Legacy).answer;
         shaped(answer, kind.method(), session.version)
     })?;
-    let result = String::from_utf8(page.result(session.version).concat())
-        .ok()
-        .map(Raw::from_string);
-    match result {
-        Some(Ok(result)) => Ok(result),
-        Some(Err(_)) | None => Err(Answer::error(&RpcError::internal(
-            "the list could not be written",
-        ))),
-    }
+    let result = page.result(session.version).concat();
+    Ok(json::raw_from_bytes(result))
 }
 
 /// An error in the shape of this client's version.
@@ -404,6 +392,7 @@ async fn call(
     incoming: &Incoming,
     session: &Arc<Session>,
     request: &Request<'_>,
+    trace: &TraceContext,
 ) -> Result<Call, RpcError> {
     let gateway = &incoming.gateway;
     let caller = caller(incoming, session);
@@ -419,7 +408,7 @@ async fn call(
     )
     .await?;
     let (headers, repeatable) = match method {
-        method::TOOLS_CALL => of_tool(incoming, &routed, &caller, deadline).await,
+        method::TOOLS_CALL => of_tool(incoming, request, &routed, &caller, deadline).await,
         _ => (Vec::new(), false),
     };
     Ok(Call {
@@ -431,8 +420,8 @@ async fn call(
         capabilities: session.capabilities.clone(),
         // A legacy client that sets no level gets what the server sends.
         log_level: Some(session.log_level().unwrap_or(LogLevel::Debug)),
-        progress_token: envelope::progress_token(request.params),
-        trace: traces::outgoing(&trace(incoming, request.params)),
+        progress_token: envelope::progress_token(&request.known),
+        trace: traces::outgoing(trace),
         headers,
         session: Some(upstream_session(incoming, session)),
     })
@@ -442,19 +431,13 @@ async fn call(
 /// and whether the call may be sent again.
 async fn of_tool(
     incoming: &Incoming,
+    request: &Request<'_>,
     routed: &route::Routed,
     caller: &Caller,
     deadline: Instant,
 ) -> (Vec<(http::HeaderName, HeaderValue)>, bool) {
-    let params = routed
-        .params
-        .as_deref()
-        .and_then(|params| RawObject::parse(params).ok());
-    let name = params
-        .as_ref()
-        .and_then(|params| params.get_str("name"))
-        .unwrap_or_default();
-    let arguments = params.as_ref().and_then(|params| params.get("arguments"));
+    let name = routed.name(request).unwrap_or_default();
+    let arguments = request.known.get("arguments");
     let tool = incoming
         .gateway
         .lists

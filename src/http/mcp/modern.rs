@@ -16,13 +16,14 @@ use super::{
 use crate::{
     cache::CacheStatus,
     http::{
+        body::Pieces,
         error::{self, RpcFailure},
         record::Record,
         rest::CACHE_HEADER,
     },
     lists::{Caller, Read, Tool},
     mcp::{
-        Raw, envelope,
+        envelope,
         envelope::{Envelope, TraceContext},
         error::RpcError,
         header as mcp_header,
@@ -49,17 +50,11 @@ pub(crate) async fn answer(
     request: &Request<'_>,
     version: &str,
 ) -> Response<Body> {
-    let record = Record::begin(
-        incoming,
-        request,
-        Era::Modern,
-        &trace(incoming, request.params),
-    );
+    let trace = trace(incoming, request);
+    let record = Record::begin(incoming, request, Era::Modern, &trace);
     let span = record.span();
-    match serve(incoming, request, version, record)
-        .instrument(span)
-        .await
-    {
+    let served = serve(incoming, request, version, trace, record);
+    match served.instrument(span).await {
         Ok(response) => response,
         Err(failure) => fail(&request.id, &failure),
     }
@@ -69,6 +64,7 @@ async fn serve(
     incoming: &Incoming,
     request: &Request<'_>,
     version: &str,
+    trace: TraceContext,
     record: Record,
 ) -> Result<Response<Body>, RpcFailure> {
     let checked = check(incoming, request, version);
@@ -83,6 +79,7 @@ async fn serve(
         incoming,
         request,
         envelope,
+        trace,
     };
     let method = &*request.method;
     if let Some(kind) = method::list_kind(method) {
@@ -102,15 +99,12 @@ fn check(
     version: &str,
 ) -> Result<Envelope, RpcFailure> {
     let bad = |error: RpcError| refusal(StatusCode::BAD_REQUEST, &error);
-    let envelope = Envelope::from_params(request.params)
+    let envelope = Envelope::from_params(&request.known)
         .and_then(|envelope| {
             envelope.ok_or_else(|| RpcError::invalid_params("the envelope is missing"))
         })
         .map_err(bad)?;
-    let name = method::name_param(&request.method).and_then(|param| {
-        let params = RawObject::parse(request.params?).ok()?;
-        params.get_str(param).map(|name| name.into_owned())
-    });
+    let name = method::name_param(&request.method).and_then(|param| request.known.get_str(param));
     mcp_header::check_standard_headers(
         &incoming.headers,
         version,
@@ -141,6 +135,7 @@ struct Modern<'a> {
     incoming: &'a Incoming,
     request: &'a Request<'a>,
     envelope: Envelope,
+    trace: TraceContext,
 }
 
 impl Modern<'_> {
@@ -181,8 +176,7 @@ impl Modern<'_> {
     async fn list(&self, kind: ListKind, record: Record) -> Result<Response<Body>, RpcFailure> {
         let incoming = self.incoming;
         incoming.gateway.watch(&incoming.target);
-        let cursor =
-            cursor(self.request.params).map_err(|error| refusal(StatusCode::OK, &error))?;
+        let cursor = cursor(self.request).map_err(|error| refusal(StatusCode::OK, &error))?;
         let lists = &incoming.gateway.lists;
         let caller = self.caller();
         let page = lists
@@ -201,7 +195,7 @@ impl Modern<'_> {
                 return Err(error::list_failure(&failed, version::Era::Modern));
             }
         };
-        let body = page.modern_response(&self.request.id);
+        let body = Pieces::of(page.modern_response(&self.request.id));
         record.end(Outcome::Ok);
         Ok(with_status(stream::json(StatusCode::OK, body), page.status))
     }
@@ -216,13 +210,12 @@ impl Modern<'_> {
         let gateway = &incoming.gateway;
         let caller = self.caller();
         let method = &*self.request.method;
-        let params = self.request.params;
         let routed = route::route(
             gateway,
             &incoming.target,
             &caller,
             method,
-            params,
+            self.request.params,
             self.deadline(),
         )
         .await
@@ -236,7 +229,7 @@ impl Modern<'_> {
             return Err(error::rate_failure(&limited));
         }
         let tool = self.tool(&routed, &caller).await;
-        let headers = self.param_headers(&routed, tool.as_deref())?;
+        let headers = self.param_headers(tool.as_deref())?;
         if method == method::RESOURCES_READ
             && let Some(read) = self.read_cached(&routed, &caller).await
         {
@@ -253,8 +246,8 @@ impl Modern<'_> {
             principal: incoming.principal,
             capabilities: self.envelope.capabilities.clone(),
             log_level: self.envelope.log_level,
-            progress_token: envelope::progress_token(params),
-            trace: traces::outgoing(&trace(incoming, params)),
+            progress_token: envelope::progress_token(&self.request.known),
+            trace: traces::outgoing(&self.trace),
             headers,
             session: None,
         };
@@ -311,11 +304,7 @@ impl Modern<'_> {
         if self.request.method != method::TOOLS_CALL {
             return None;
         }
-        let params = RawObject::parse(routed.params.as_deref()?).ok();
-        let name = params
-            .as_ref()
-            .and_then(|params| params.get_str("name"))
-            .unwrap_or_default();
+        let name = routed.name(self.request).unwrap_or_default();
         let lists = &self.incoming.gateway.lists;
         lists
             .tool(&routed.server, caller, &name, self.deadline())
@@ -325,7 +314,6 @@ impl Modern<'_> {
     /// Checks the headers that repeat arguments and makes those for the server.
     fn param_headers(
         &self,
-        routed: &Routed,
         tool: Option<&Tool>,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, RpcFailure> {
         if self.request.method != method::TOOLS_CALL {
@@ -335,11 +323,7 @@ impl Modern<'_> {
         let Some(tool) = tool else {
             return Ok(unknown(&ParamHeaders::default(), headers).collect());
         };
-        let params = routed
-            .params
-            .as_deref()
-            .and_then(|params| RawObject::parse(params).ok());
-        let arguments = params.as_ref().and_then(|params| params.get("arguments"));
+        let arguments = self.request.known.get("arguments");
         tool.param_headers
             .check(headers, arguments)
             .map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?;
@@ -350,10 +334,33 @@ impl Modern<'_> {
 
     /// One JSON body when the answer comes first, a stream when something
     /// precedes it or it takes long.
-    async fn respond(&self, flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
+    async fn respond(&self, mut flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
+        let gateway = &self.incoming.gateway;
+        // Waiting for an item may be given up: nothing is lost.
+        let first = match tokio::time::timeout(gateway.config.node.keep_alive, flow.next()).await {
+            Ok(Item::Done(answer)) => {
+                record.answered(&answer);
+                let status = match answer.error_code() {
+                    Some(code) => modern_status(code),
+                    None => StatusCode::OK,
+                };
+                let body = message::response_bytes(&self.request.id, &answer);
+                return Ok(stream::json(status, body));
+            }
+            Ok(Item::Message(first)) => Some(Item::Message(first)),
+            Err(_) => None,
+        };
+        self.stream(first, flow, record)
+    }
+
+    fn stream(
+        &self,
+        first: Option<Item>,
+        flow: Flow,
+        record: Record,
+    ) -> Result<Response<Body>, RpcFailure> {
         let gateway = &self.incoming.gateway;
         let id = self.request.id.clone();
-        // A stream keeps its own state, so a time-out on its next item loses nothing.
         let items = streams::unfold(Some(flow), |flow| async {
             let mut flow = flow?;
             let item = flow.next().await;
@@ -364,19 +371,6 @@ impl Modern<'_> {
             };
             Some((item, rest))
         });
-        let mut items = Box::pin(items);
-        let first = match tokio::time::timeout(gateway.config.node.keep_alive, items.next()).await {
-            Ok(Some(Item::Done(answer))) => {
-                record.answered(&answer);
-                let status = match answer.error_code() {
-                    Some(code) => modern_status(code),
-                    None => StatusCode::OK,
-                };
-                return Ok(stream::json(status, message::response_bytes(&id, &answer)));
-            }
-            Ok(Some(Item::Message(first))) => Some(Item::Message(first)),
-            Ok(None) | Err(_) => None,
-        };
         let held = gateway.stream_place().map_err(|error| no_place(&error))?;
         let mut record = Some(record);
         let frames = streams::iter(first)
@@ -429,13 +423,10 @@ fn set_hints(result: &mut RawObject<'_>, ttl: std::time::Duration, public: bool)
 }
 
 /// The cursor of a list request; an empty one is the first page.
-pub(crate) fn cursor(params: Option<&Raw>) -> Result<Option<String>, RpcError> {
-    let Some(params) = params.and_then(|params| RawObject::parse(params).ok()) else {
-        return Ok(None);
-    };
-    match params.get("cursor") {
+pub(crate) fn cursor(request: &Request<'_>) -> Result<Option<String>, RpcError> {
+    match request.known.get("cursor") {
         None => Ok(None),
-        Some(_) => match params.get_str("cursor") {
+        Some(cursor) => match json::as_str(cursor) {
             Some(cursor) => Ok(Some(cursor.into_owned()).filter(|cursor| !cursor.is_empty())),
             None => Err(RpcError::invalid_params("cursor has to be a string")),
         },
@@ -443,8 +434,8 @@ pub(crate) fn cursor(params: Option<&Raw>) -> Result<Option<String>, RpcError> {
 }
 
 /// The client's trace: `_meta` first, then the header.
-pub(crate) fn trace(incoming: &Incoming, params: Option<&Raw>) -> TraceContext {
-    let trace = envelope::trace_context(params);
+pub(crate) fn trace(incoming: &Incoming, request: &Request<'_>) -> TraceContext {
+    let trace = envelope::trace_context(&request.known);
     if trace.traceparent.is_some() {
         trace
     } else {

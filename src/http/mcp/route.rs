@@ -1,6 +1,6 @@
 //! Which server a request goes to, and what it is called there.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::{
         Raw,
         error::RpcError,
         json::{self, RawObject},
+        message::Request,
         method::{self, ListKind},
     },
     servers::Server,
@@ -23,6 +24,18 @@ pub(crate) struct Routed {
     pub(crate) server: Arc<Server>,
     /// The parameters with names as the server knows them.
     pub(crate) params: Option<Box<Raw>>,
+    /// The name there, where the client knows another.
+    renamed: Option<String>,
+}
+
+impl Routed {
+    /// What the server calls what the request names.
+    pub(crate) fn name<'r>(&'r self, request: &'r Request<'_>) -> Option<Cow<'r, str>> {
+        match &self.renamed {
+            Some(name) => Some(name.into()),
+            None => request.known.get_str("name"),
+        }
+    }
 }
 
 /// Finds the server. On a server's own endpoint everything is its; on the
@@ -40,6 +53,7 @@ pub(crate) async fn route(
             return Ok(Routed {
                 server: Arc::clone(server),
                 params: params.map(Raw::to_owned),
+                renamed: None,
             });
         }
         Target::All => Merged {
@@ -74,6 +88,7 @@ impl Merged<'_> {
         Ok(Routed {
             server,
             params: Some(params.to_raw()),
+            renamed: Some(name),
         })
     }
 
@@ -105,6 +120,7 @@ impl Merged<'_> {
         Ok(Routed {
             server,
             params: params.map(Raw::to_owned),
+            renamed: None,
         })
     }
 
@@ -139,6 +155,7 @@ impl Merged<'_> {
         Ok(Routed {
             server,
             params: Some(params.to_raw()),
+            renamed: None,
         })
     }
 }

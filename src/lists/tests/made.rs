@@ -183,7 +183,9 @@ fn modern_clients_are_told_how_long_to_keep_a_list() {
         text(&page("{}"), Version::V2026_07_28),
         r#"{"resultType":"complete","prompts":[{"name":"a"},{"name":"b"}],"ttlMs":1500,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s"}}}"#
     );
-    let response = page("{}").modern_response(&RequestId::new_string("r-1"));
+    let response = page("{}")
+        .modern_response(&RequestId::new_string("r-1"))
+        .concat();
     let start: &[u8] = br#"{"jsonrpc":"2.0","id":"r-1","result":{"resultType":"complete","#;
     assert!(response.starts_with(start) && response.ends_with(b"}}}}"));
     serde_json::from_slice::<&Raw>(&response).expect("valid JSON");

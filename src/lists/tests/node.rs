@@ -12,13 +12,13 @@ use axum::{
 };
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 
 use crate::{
     balance::Policy,
     bridge::signer::Signer,
     cache::{self, Cache},
-    config,
+    certificates, config,
     ids::{NodeId, Principal, ServerId},
     lifecycle::Tasks,
     lists::{Caller, Lists, Settings, Target},
@@ -38,6 +38,8 @@ pub(super) struct Fake {
     script: Arc<Script>,
     legacy: bool,
     delay: Duration,
+    /// It lists no tools while this is closed.
+    gate: Arc<watch::Sender<bool>>,
     asked: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
@@ -87,12 +89,23 @@ impl Fake {
             script: Arc::new(script),
             legacy,
             delay: Duration::ZERO,
+            gate: Arc::new(watch::Sender::new(true)),
             asked: Arc::default(),
         }
     }
 
     pub(super) fn slow(self, delay: Duration) -> Self {
         Self { delay, ..self }
+    }
+
+    /// Lists no tools until it is [opened](Self::open).
+    pub(super) fn gated(self) -> Self {
+        self.gate.send_replace(false);
+        self
+    }
+
+    pub(super) fn open(&self) {
+        self.gate.send_replace(true);
     }
 
     /// How often it was asked that.
@@ -110,6 +123,10 @@ impl Fake {
             .entry(method.to_owned())
             .or_default() += 1;
         tokio::time::sleep(self.delay).await;
+        if method == "tools/list" {
+            let mut gate = self.gate.subscribe();
+            gate.wait_for(|open| *open).await.expect("the gate stays");
+        }
         if message.get("id").is_none() {
             return StatusCode::ACCEPTED.into_response();
         }
@@ -180,7 +197,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
         }
         // In turn, so that tests know who is asked first.
         let policy = Policy::RoundRobin;
-        let timeout = Duration::from_secs(2);
+        let timeout = Duration::from_secs(2).max(config.cache.fetch_timeout / 2);
         servers.push(Arc::new(Server::new(
             id, replicas, policy, timeout, "config",
         )));
@@ -191,6 +208,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
     let info = json::raw(&json!({ "name": "mcp-fleet", "version": "0" }));
     let upstreams = Upstreams::new(
         upstream::Settings {
+            tls: Arc::new(certificates::client(None).expect("the authorities")),
             connect_timeout: Duration::from_secs(1),
             pool_idle: Duration::from_secs(10),
             max_idle_per_host: 8,

@@ -365,6 +365,42 @@ async fn dead_and_slow_servers_neither_spoil_nor_delay_the_merged_list() {
 }
 
 #[tokio::test]
+async fn merged_lists_wait_once_for_a_server_that_is_late_and_have_it_when_it_has_answered() {
+    let first = with_tools(&["a"]);
+    let late = with_tools(&["b"]).gated();
+    let known = vec![
+        Known("first", vec![Some(&first)]),
+        Known("late", vec![Some(&late)]),
+    ];
+    let mut config = config();
+    config.cache.list_deadline = Duration::from_secs(3600);
+    config.cache.fetch_timeout = Duration::from_secs(3600);
+    let node = node(&config, known).await;
+    let whole = async |deadline| {
+        let page = node
+            .lists
+            .whole(&Target::All, TOOLS, &anyone(), deadline)
+            .await;
+        page.expect("a list")
+    };
+    let shortly = Instant::now() + Duration::from_millis(500);
+    assert_eq!(names(&whole(shortly).await), ["first__a"]);
+    // Who waited for the server again would wait for ever.
+    let in_an_hour = Instant::now() + Duration::from_secs(3600);
+    let page = whole(in_an_hour).await;
+    assert_eq!(names(&page), ["first__a"]);
+    assert_eq!(page.missing[0].reason, "no answer in time");
+    late.open();
+    let all = async {
+        while names(&whole(in_an_hour).await) != ["first__a", "late__b"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    let all = tokio::time::timeout(Duration::from_secs(30), all).await;
+    all.expect("it is back in the list");
+}
+
+#[tokio::test]
 async fn merged_cursors_lead_through_all_servers() {
     let (one, two) = (with_tools(&["a", "b", "c"]), with_tools(&["d", "e"]));
     let known = vec![

@@ -1,6 +1,6 @@
 //! What clients declare, and what of it upstreams are told.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use sha2::{Digest, Sha256};
 
@@ -15,12 +15,23 @@ use crate::{
 
 use super::{InputKind, TASKS_EXTENSION, is_offered, remove_extension};
 
-/// What a client declared, with `initialize` or with a request.
+/// What a client declared, with `initialize` or with a request. Clones share
+/// what is found out about it.
 #[derive(Debug, Clone)]
-pub struct ClientCapabilities {
-    raw: Arc<Raw>,
-    declared: DeclaredInput,
+pub struct ClientCapabilities(Arc<Declared>);
+
+#[derive(Debug)]
+struct Declared {
+    raw: Box<Raw>,
+    input: DeclaredInput,
+    fingerprint: OnceLock<Arc<str>>,
+    extensions: OnceLock<Arc<str>>,
+    modern: OnceLock<Box<Raw>>,
 }
+
+/// Most clients, and the node itself, declare nothing.
+static NONE: LazyLock<ClientCapabilities> =
+    LazyLock::new(|| ClientCapabilities::of(RawObject::new().to_raw(), DeclaredInput::default()));
 
 /// The kinds of questions a client takes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,10 +50,17 @@ impl ClientCapabilities {
     /// No capability at all.
     #[must_use]
     pub fn none() -> Self {
-        Self {
-            raw: Arc::from(RawObject::new().to_raw()),
-            declared: DeclaredInput::default(),
-        }
+        NONE.clone()
+    }
+
+    fn of(raw: Box<Raw>, input: DeclaredInput) -> Self {
+        Self(Arc::new(Declared {
+            raw,
+            input,
+            fingerprint: OnceLock::new(),
+            extensions: OnceLock::new(),
+            modern: OnceLock::new(),
+        }))
     }
 
     /// Reads a `ClientCapabilities` object of any version.
@@ -50,6 +68,9 @@ impl ClientCapabilities {
     /// # Errors
     /// When it is not an object, or repeats a capability.
     pub fn parse(raw: &Raw) -> Result<Self, NotAnObject> {
+        if raw.get() == "{}" {
+            return Ok(Self::none());
+        }
         let names = ["roots", "sampling", "elicitation", "extensions"];
         let found = json::members(raw, names).map_err(|_| NotAnObject)?;
         let [roots, sampling, elicitation, extensions] =
@@ -59,33 +80,31 @@ impl ClientCapabilities {
                 .is_some_and(is_offered)
         };
         let url = has(elicitation, "url");
-        Ok(Self {
-            raw: Arc::from(raw.to_owned()),
-            declared: DeclaredInput {
-                roots: roots.is_some(),
-                roots_changed: has(roots, "listChanged"),
-                sampling: sampling.is_some(),
-                sampling_tools: has(sampling, "tools"),
-                sampling_context: has(sampling, "context"),
-                // An empty object means forms, as before there were URLs.
-                form: elicitation.is_some() && (has(elicitation, "form") || !url),
-                url,
-                extensions: extensions.is_some_and(|raw| raw.get() != "{}"),
-            },
-        })
+        let input = DeclaredInput {
+            roots: roots.is_some(),
+            roots_changed: has(roots, "listChanged"),
+            sampling: sampling.is_some(),
+            sampling_tools: has(sampling, "tools"),
+            sampling_context: has(sampling, "context"),
+            // An empty object means forms, as before there were URLs.
+            form: elicitation.is_some() && (has(elicitation, "form") || !url),
+            url,
+            extensions: extensions.is_some_and(|raw| raw.get() != "{}"),
+        };
+        Ok(Self::of(raw.to_owned(), input))
     }
 
     /// As the client wrote them.
     #[must_use]
     pub fn as_raw(&self) -> &Raw {
-        &self.raw
+        &self.0.raw
     }
 
     /// Whether the client can be asked that. Kinds that we do not know belong
     /// to extensions: they need a client that has declared one.
     #[must_use]
     pub fn allows(&self, kind: InputKind) -> bool {
-        let declared = &self.declared;
+        let declared = &self.0.input;
         match kind {
             InputKind::Roots => declared.roots,
             InputKind::Sampling { tools } => {
@@ -100,7 +119,7 @@ impl ClientCapabilities {
     /// Whether the client can be asked anything.
     #[must_use]
     pub fn allows_any(&self) -> bool {
-        let declared = &self.declared;
+        let declared = &self.0.input;
         declared.roots || declared.sampling || declared.form || declared.url || declared.extensions
     }
 
@@ -125,14 +144,25 @@ impl ClientCapabilities {
         ids
     }
 
+    /// The same ids as one text.
+    #[must_use]
+    pub fn extension_list(&self) -> &Arc<str> {
+        let list = || self.extensions().join(" ").into();
+        self.0.extensions.get_or_init(list)
+    }
+
     /// The same for clients that declare the same, however they write it;
     /// different when an upstream session opened for one must not serve the
     /// other: a letter for each kind of question, then a digest of everything
     /// else that upstreams are told (extensions with their settings,
     /// `experimental`, `tasks`).
     #[must_use]
-    pub fn fingerprint(&self) -> Arc<str> {
-        let declared = &self.declared;
+    pub fn fingerprint(&self) -> &Arc<str> {
+        self.0.fingerprint.get_or_init(|| self.make_fingerprint())
+    }
+
+    fn make_fingerprint(&self) -> Arc<str> {
+        let declared = &self.0.input;
         let mut text: String = [
             (declared.roots, 'r'),
             (declared.roots_changed, 'l'),
@@ -164,10 +194,14 @@ impl ClientCapabilities {
     /// What a modern upstream is told: the same without what only legacy
     /// versions have.
     #[must_use]
-    pub fn for_modern(&self) -> Box<Raw> {
+    pub fn for_modern(&self) -> &Raw {
+        self.0.modern.get_or_init(|| self.make_modern())
+    }
+
+    fn make_modern(&self) -> Box<Raw> {
         let mut object = self.object();
         object.remove("tasks");
-        if self.declared.roots_changed {
+        if self.0.input.roots_changed {
             object.set("roots", RawObject::new().to_raw());
         }
         object.to_raw()
@@ -179,15 +213,15 @@ impl ClientCapabilities {
     #[must_use]
     pub fn for_legacy(&self, version: Version) -> Box<Raw> {
         if version.era() == Era::Modern {
-            return self.for_modern();
+            return self.for_modern().to_owned();
         }
         let mut object = self.object();
         if version < Version::V2025_11_25 {
             object.remove("tasks");
-            if self.declared.sampling {
+            if self.0.input.sampling {
                 object.set("sampling", RawObject::new().to_raw());
             }
-            if version >= Version::V2025_06_18 && self.declared.form {
+            if version >= Version::V2025_06_18 && self.0.input.form {
                 object.set("elicitation", RawObject::new().to_raw());
             } else {
                 object.remove("elicitation");
@@ -198,7 +232,7 @@ impl ClientCapabilities {
     }
 
     fn object(&self) -> RawObject<'_> {
-        RawObject::parse(&self.raw).unwrap_or_default()
+        RawObject::parse(&self.0.raw).unwrap_or_default()
     }
 }
 

@@ -157,13 +157,13 @@ fn modern_upstreams_are_not_told_what_only_legacy_versions_have() {
 
 #[test]
 fn fingerprints_are_short_and_tell_clients_apart() {
-    assert_eq!(&*ClientCapabilities::none().fingerprint(), "-");
+    assert_eq!(&**ClientCapabilities::none().fingerprint(), "-");
     assert_eq!(
-        &*client(r#"{"extensions":{},"experimental":{}}"#).fingerprint(),
+        &**client(r#"{"extensions":{},"experimental":{}}"#).fingerprint(),
         "-"
     );
     assert_eq!(
-        &*client(r#"{"elicitation":{"url":{}},"roots":{}}"#).fingerprint(),
+        &**client(r#"{"elicitation":{"url":{}},"roots":{}}"#).fingerprint(),
         "ru"
     );
     let one = client(r#"{"extensions":{"a/b":{"x":1,"y":2},"c/d":{}},"roots":{}}"#);

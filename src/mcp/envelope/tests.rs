@@ -10,7 +10,7 @@ use super::{
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 fn envelope(meta: &str) -> Result<Option<Envelope>, RpcError> {
-    Envelope::from_params(Some(&value(&format!(r#"{{"_meta":{meta}}}"#))))
+    Envelope::from_params(Some(&*value(&format!(r#"{{"_meta":{meta}}}"#))))
 }
 
 fn refusal(meta: &str) -> RpcError {
@@ -58,11 +58,11 @@ fn without_a_version_there_is_no_envelope() {
     ] {
         let params = value(params);
         assert!(
-            Envelope::from_params(Some(&params))
+            Envelope::from_params(Some(&*params))
                 .expect("none")
                 .is_none()
         );
-        assert!(protocol_version(Some(&params)).expect("none").is_none());
+        assert!(protocol_version(Some(&*params)).expect("none").is_none());
     }
     assert!(protocol_version(None).expect("none").is_none());
 }
@@ -109,7 +109,7 @@ fn wrong_envelopes_are_invalid_params() {
 #[test]
 fn the_version_alone_can_be_read() {
     let read = |params: &str| {
-        protocol_version(Some(&value(params))).map(|version| version.map(Cow::into_owned))
+        protocol_version(Some(&*value(params))).map(|version| version.map(Cow::into_owned))
     };
     let meta = |version: &str| format!(r#"{{"_meta":{{"{PROTOCOL_VERSION}":{version}}}}}"#);
     assert_eq!(
@@ -137,7 +137,7 @@ fn log_levels_are_ordered_and_read_back() {
 #[test]
 fn progress_tokens_are_strings_or_integers() {
     let token = |token: &str| {
-        progress_token(Some(&value(&format!(
+        progress_token(Some(&*value(&format!(
             r#"{{"_meta":{{"progressToken":{token}}}}}"#
         ))))
         .map(|token| token.get().to_owned())
@@ -252,8 +252,8 @@ proptest! {
             let meta = object.get_object("_meta").expect("meta");
             prop_assert_eq!(meta.get("vendor/x").map(Raw::get), Some(&*vendor));
         }
-        let read = Envelope::from_params(Some(&modern)).expect("valid").expect("ours");
+        let read = Envelope::from_params(Some(&*modern)).expect("valid").expect("ours");
         prop_assert_eq!(read.protocol_version, "2026-07-28");
-        prop_assert!(Envelope::from_params(Some(&legacy)).expect("valid").is_none());
+        prop_assert!(Envelope::from_params(Some(&*legacy)).expect("valid").is_none());
     }
 }

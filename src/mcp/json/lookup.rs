@@ -1,10 +1,8 @@
 //! A few members of an object, found without splitting it.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::de::{self, Deserializer, MapAccess, Visitor};
-
-use super::{Raw, as_str};
+use super::{Cursor, Raw, as_str, name_of};
 
 /// Why members of an object cannot be looked up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,55 +23,22 @@ pub fn members<'a, const N: usize>(
     raw: &'a Raw,
     names: [&str; N],
 ) -> Result<[Option<&'a Raw>; N], Unreadable> {
-    struct Lookup<'n, const N: usize>([&'n str; N]);
-    impl<'de, const N: usize> Visitor<'de> for Lookup<'_, N> {
-        type Value = Result<[Option<&'de Raw>; N], Unreadable>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a JSON object")
+    let mut found = [None; N];
+    let mut repeated = None;
+    let walked = Cursor::new(raw.get()).object(|cursor, written| {
+        let name = name_of(written)?;
+        let value = cursor.value()?;
+        if let Some(at) = names.iter().position(|wanted| *wanted == name)
+            && found[at].replace(value).is_some()
+        {
+            repeated = Some(names[at]);
         }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = [None; N];
-            let mut repeated = None;
-            while let Some(at) = map.next_key_seed(NameIndex(&self.0))? {
-                let Some(at) = at else {
-                    map.next_value::<de::IgnoredAny>()?;
-                    continue;
-                };
-                if found[at].replace(map.next_value()?).is_some() {
-                    repeated = Some(self.0[at]);
-                }
-            }
-            Ok(repeated.map_or(Ok(found), |name| Err(Unreadable::Repeated(name.to_owned()))))
-        }
-    }
-    let mut reader = serde_json::Deserializer::from_str(raw.get());
-    (&mut reader)
-        .deserialize_map(Lookup(names))
-        .map_err(|_| Unreadable::NotAnObject)?
-}
-
-/// Reads a member's name as its place among the wanted ones.
-struct NameIndex<'n>(&'n [&'n str]);
-
-impl<'de> de::DeserializeSeed<'de> for NameIndex<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for NameIndex<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member's name")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|wanted| *wanted == name))
+        Ok(())
+    });
+    match (walked, repeated) {
+        (Err(_), _) => Err(Unreadable::NotAnObject),
+        (Ok(()), Some(name)) => Err(Unreadable::Repeated(name.to_owned())),
+        (Ok(()), None) => Ok(found),
     }
 }
 

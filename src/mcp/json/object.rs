@@ -1,13 +1,8 @@
 //! One object, split into members that keep their bytes.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Deserialize,
-    de::{self, MapAccess, Visitor},
-};
-
-use super::{NotAnObject, Raw, as_str, plain_str, raw_from_bytes, write_str};
+use super::{Cursor, Malformed, NotAnObject, Raw, as_str, name_of, raw_from_bytes, write_str};
 
 /// The members of one JSON object, in their order, repeated names included.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +13,7 @@ pub struct RawObject<'a> {
 #[derive(Debug, Clone)]
 struct Member<'a> {
     name: Cow<'a, str>,
-    /// The quoted name as written, when it was written with escapes.
+    /// The name as written, in quotes; `None` when it is one of ours.
     written: Option<&'a Raw>,
     value: Cow<'a, Raw>,
 }
@@ -60,7 +55,13 @@ impl<'a> RawObject<'a> {
     /// When `raw` is another kind of value, or a name is not Unicode (a lone
     /// surrogate in an escape).
     pub fn parse(raw: &'a Raw) -> Result<Self, NotAnObject> {
-        serde_json::from_str(raw.get()).map_err(|_| NotAnObject)
+        // Most have a handful of members; growing step by step costs more.
+        let mut members = Vec::with_capacity(6);
+        let walked = Cursor::new(raw.get()).object(|cursor, name| {
+            members.push(Member::new(name, cursor.value()?)?);
+            Ok(())
+        });
+        walked.map(|()| Self { members }).map_err(|_| NotAnObject)
     }
 
     /// Whether there is no member.
@@ -211,41 +212,11 @@ impl<'a> RawObject<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = RawObject<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(written) = map.next_key::<&'de Raw>()? {
-                    let value = map.next_value::<&'de Raw>()?;
-                    members.push(Member::parse(written, value).map_err(de::Error::custom)?);
-                }
-                Ok(RawObject { members })
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
 impl<'a> Member<'a> {
-    fn parse(written: &'a Raw, value: &'a Raw) -> Result<Self, serde_json::Error> {
-        let (name, written) = match plain_str(written) {
-            Some(plain) => (Cow::Borrowed(plain), None),
-            None => (
-                Cow::Owned(serde_json::from_str(written.get())?),
-                Some(written),
-            ),
-        };
+    fn new(written: &'a Raw, value: &'a Raw) -> Result<Self, Malformed> {
         Ok(Self {
-            name,
-            written,
+            name: name_of(written)?,
+            written: Some(written),
             value: Cow::Borrowed(value),
         })
     }

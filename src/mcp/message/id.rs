@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use crate::mcp::{Raw, json};
@@ -14,19 +15,19 @@ pub const MAX_ID_LEN: usize = 1024;
 /// A request id, a JSON string or integer, kept as written: `1` is not `"1"`.
 /// Two spellings of the same string (escapes) are the same id.
 #[derive(Clone)]
-pub struct RequestId(Box<Raw>);
+pub struct RequestId(Arc<Raw>);
 
 impl RequestId {
     /// An id of our own.
     #[must_use]
     pub fn new_number(number: u64) -> Self {
-        Self(json::raw(&number))
+        Self(json::raw(&number).into())
     }
 
     /// An id of our own.
     #[must_use]
     pub fn new_string(text: &str) -> Self {
-        Self(json::raw_str(text))
+        Self(json::raw_str(text).into())
     }
 
     /// Reads an id.
@@ -44,7 +45,7 @@ impl RequestId {
             _ => false,
         };
         if valid {
-            Ok(Self(raw.to_owned()))
+            Ok(Self(raw.to_arc()))
         } else {
             Err(BadRequestId::WrongType)
         }

@@ -1,13 +1,12 @@
 //! Reading bodies and messages, in one pass over the members.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Deserialize,
-    de::{self, IgnoredAny, MapAccess, Visitor},
+use crate::mcp::{
+    Raw,
+    json::{self, Cursor, Malformed},
+    params::Params,
 };
-
-use crate::mcp::{Raw, json};
 
 use super::{
     AnswerRef, BadRequestId, Body, Message, MessageError, MessageErrorKind, Notification, Request,
@@ -30,14 +29,14 @@ pub struct ParseLimits {
 /// message. Bad messages inside an array are reported in their places.
 pub fn parse_body<'a>(body: &'a [u8], limits: &ParseLimits) -> Result<Body<'a>, MessageError> {
     let text = as_text(body)?;
+    if text.starts_with('{') {
+        return parse_text(text, limits.max_depth).map(Body::Single);
+    }
     if !json::depth_within(body, limits.max_depth) {
-        return Err(MessageError::new(
-            MessageErrorKind::TooDeep,
-            format!("nested deeper than {} levels", limits.max_depth),
-        ));
+        return Err(too_deep(limits.max_depth));
     }
     if !text.starts_with('[') {
-        return parse_text(text).map(Body::Single);
+        return parse_text(text, limits.max_depth).map(Body::Single);
     }
     match json::elements_within(text, limits.max_batch) {
         Err(error) => Err(not_json(&error)),
@@ -50,7 +49,10 @@ pub fn parse_body<'a>(body: &'a [u8], limits: &ParseLimits) -> Result<Body<'a>, 
             "the batch is empty",
         )),
         Ok(Some(items)) => Ok(Body::Batch(
-            items.into_iter().map(|raw| parse_text(raw.get())).collect(),
+            items
+                .into_iter()
+                .map(|raw| parse_text(raw.get(), limits.max_depth))
+                .collect(),
         )),
     }
 }
@@ -60,7 +62,7 @@ pub fn parse_body<'a>(body: &'a [u8], limits: &ParseLimits) -> Result<Body<'a>, 
 /// # Errors
 /// When it is not JSON or not a message; arrays are not messages.
 pub fn parse_message(message: &[u8]) -> Result<Message<'_>, MessageError> {
-    parse_text(as_text(message)?)
+    parse_text(as_text(message)?, u32::MAX)
 }
 
 /// The body without surrounding white space.
@@ -77,17 +79,26 @@ fn not_json(error: &serde_json::Error) -> MessageError {
     )
 }
 
-fn parse_text(text: &str) -> Result<Message<'_>, MessageError> {
+fn too_deep(max_depth: u32) -> MessageError {
+    MessageError::new(
+        MessageErrorKind::TooDeep,
+        format!("nested deeper than {max_depth} levels"),
+    )
+}
+
+fn parse_text(text: &str, max_depth: u32) -> Result<Message<'_>, MessageError> {
     if !text.starts_with('{') {
-        serde_json::from_str::<IgnoredAny>(text).map_err(|error| not_json(&error))?;
+        json::value(text).map_err(|error| not_json(&error))?;
         return Err(MessageError::new(
             MessageErrorKind::NotAMessage,
             "a message is a JSON object",
         ));
     }
-    serde_json::from_str::<Members<'_>>(text)
-        .map_err(|error| not_json(&error))?
-        .into_message(text)
+    match Members::read(text, max_depth) {
+        Ok(members) => members.into_message(text),
+        Err(Malformed::TooDeep) => Err(too_deep(max_depth)),
+        Err(Malformed::NotJson) => Err(not_json(&json::not_json(text))),
+    }
 }
 
 /// The members of a message that have a meaning.
@@ -95,6 +106,7 @@ fn parse_text(text: &str) -> Result<Message<'_>, MessageError> {
 struct Members<'a> {
     values: [Option<&'a Raw>; 6],
     repeated: Option<Name>,
+    params: Params<'a>,
 }
 
 #[derive(Clone, Copy)]
@@ -109,64 +121,45 @@ enum Name {
 
 const NAMES: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON-RPC message")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Members::default();
-                while let Some(KnownName(name)) = map.next_key()? {
-                    let Some(name) = name else {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    };
-                    let value = map.next_value()?;
-                    if members.values[name as usize].replace(value).is_some() {
-                        members.repeated = Some(name);
-                    }
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(All)
-    }
-}
-
-struct KnownName(Option<Name>);
-
-impl<'de> Deserialize<'de> for KnownName {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AName;
-        impl Visitor<'_> for AName {
-            type Value = KnownName;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member's name")
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(KnownName(match name {
-                    "jsonrpc" => Some(Name::Jsonrpc),
-                    "id" => Some(Name::Id),
-                    "method" => Some(Name::Method),
-                    "params" => Some(Name::Params),
-                    "result" => Some(Name::Result),
-                    "error" => Some(Name::Error),
-                    _ => None,
-                }))
-            }
-        }
-        deserializer.deserialize_str(AName)
+impl Name {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "jsonrpc" => Self::Jsonrpc,
+            "id" => Self::Id,
+            "method" => Self::Method,
+            "params" => Self::Params,
+            "result" => Self::Result,
+            "error" => Self::Error,
+            _ => return None,
+        })
     }
 }
 
 impl<'a> Members<'a> {
+    fn read(text: &'a str, max_depth: u32) -> Result<Self, Malformed> {
+        let mut members = Members::default();
+        let mut cursor = Cursor::within(text, max_depth);
+        cursor.object(|cursor, name| {
+            let name = Name::parse(&json::name_of(name)?);
+            let value = match name {
+                Some(Name::Params) if cursor.is_at_object() => {
+                    let (value, params) = cursor.span(Params::walk)?;
+                    members.params = params;
+                    value
+                }
+                _ => cursor.value()?,
+            };
+            if let Some(name) = name
+                && members.values[name as usize].replace(value).is_some()
+            {
+                members.repeated = Some(name);
+            }
+            Ok(())
+        })?;
+        cursor.end()?;
+        Ok(members)
+    }
+
     /// The value, where `null` is as good as absent.
     fn get(&self, name: Name) -> Option<&'a Raw> {
         self.values[name as usize].filter(|raw| !json::is_null(raw))
@@ -223,7 +216,12 @@ impl<'a> Members<'a> {
             return Err(refuse("params must be an object".into()));
         }
         match (id, self.values[Name::Id as usize]) {
-            (Some(id), _) => Ok(Message::Request(Request { id, method, params })),
+            (Some(id), _) => Ok(Message::Request(Request {
+                id,
+                method,
+                params,
+                known: self.params,
+            })),
             (None, Some(_null)) => Err(refuse(BadRequestId::WrongType.to_string().into())),
             (None, None) => Ok(Message::Notification(Notification {
                 method,

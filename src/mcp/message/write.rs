@@ -14,6 +14,22 @@ pub fn write_request(out: &mut Vec<u8>, id: &RequestId, method: &str, params: Op
     write_method_and_params(out, method, params);
 }
 
+/// Appends a request whose parameters `params` writes.
+pub(crate) fn write_request_with(
+    out: &mut Vec<u8>,
+    id: &RequestId,
+    method: &str,
+    params: impl FnOnce(&mut Vec<u8>),
+) {
+    out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+    out.extend_from_slice(id.as_raw().get().as_bytes());
+    out.extend_from_slice(br#","method":"#);
+    json::write_str(out, method);
+    out.extend_from_slice(br#","params":"#);
+    params(out);
+    out.push(b'}');
+}
+
 /// Appends a notification.
 pub fn write_notification(out: &mut Vec<u8>, method: &str, params: Option<&Raw>) {
     out.extend_from_slice(br#"{"jsonrpc":"2.0","method":"#);

@@ -9,9 +9,9 @@ use fred::types::{
         TlsConnector, UnresponsiveConfig,
     },
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{RedisSettings, RedisSettingsError};
+use crate::certificates;
 
 /// Messages that may wait for their reader before it lags.
 const BROADCAST_CAPACITY: usize = 4096;
@@ -95,17 +95,7 @@ fn tls_connector(ca_file: Option<&Path>) -> Result<TlsConnector, RedisSettingsEr
     // Some unreadable certificates of the system are no reason to refuse the others.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = ca_file {
-        let refuse = |why: String| RedisSettingsError::Certificates {
-            file: file.to_owned(),
-            why,
-        };
-        let certificates = CertificateDer::pem_file_iter(file);
-        for certificate in certificates.map_err(|error| refuse(error.to_string()))? {
-            let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|error| refuse(error.to_string()))?;
-        }
+        certificates::trust(&mut roots, file)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

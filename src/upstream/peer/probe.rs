@@ -183,7 +183,11 @@ async fn discover_over_http(
     );
     let mut headers = HeaderMap::with_capacity(8);
     header::standard_headers(&mut headers, version, method::DISCOVER, None);
-    let response = match shared.http.post(target, headers, message, deadline).await {
+    let response = match shared
+        .http
+        .post(target, || headers.clone(), message, deadline)
+        .await
+    {
         Ok(response) => response,
         Err(error) => return Reply::Failed(error),
     };

@@ -172,13 +172,12 @@ impl Upstreams {
     ) -> Result<Lease, UpstreamError> {
         let asks =
             method::allows_input_required(request.method) && can_be_asked(request.capabilities);
-        let shared_stream = |peer: &Peer| peer.speaks().is_some_and(Speaks::is_shared_stream);
-        let key = SlotKey::Capabilities(request.capabilities.fingerprint());
+        let key = SlotKey::Capabilities(Arc::clone(request.capabilities.fingerprint()));
         let mut need = Need {
             key: &key,
             capabilities: request.capabilities,
             client: None,
-            alone: asks && shared_stream(peer),
+            alone: asks && peer.asks_per_session(),
         };
         let lease = peer.slots.lease(peer, &self.shared, need, deadline).await?;
         if asks && !need.alone && lease.session.link.is_shared_stream() {

@@ -153,7 +153,7 @@ async fn sessions_that_came_and_went_leave_nothing_behind() {
             endpoint: "up".to_owned(),
             version: Version::parse("2025-11-25").expect("a version"),
             capabilities: ClientCapabilities::parse(
-                &serde_json::value::RawValue::from_string(raw.clone()).expect("JSON"),
+                &mcp_fleet::mcp::Raw::from_string(raw.clone()).expect("JSON"),
             )
             .expect("capabilities"),
             client_info: None,

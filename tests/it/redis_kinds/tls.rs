@@ -6,6 +6,7 @@ use super::{reachable, store_with};
 use crate::{
     store::contract_on,
     support::{
+        eventually,
         logs::Logs,
         redis::{Certificate, RedisServer},
         redis_groups::RedisCluster,
@@ -59,7 +60,8 @@ async fn an_unknown_certificate_is_not_trusted_and_the_log_says_what_to_do() {
         ..trusting
     };
     let store = store_with(&wary, &tasks).await;
+    let is_said = async || logs.text().contains("redis.ca_file");
+    eventually("the log names the setting", is_said).await;
     assert!(!store.is_reachable());
-    assert!(logs.text().contains("redis.ca_file"), "{}", logs.text());
     tasks.finished().await;
 }

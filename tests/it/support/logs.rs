@@ -2,10 +2,13 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
-use tracing::subscriber::DefaultGuard;
+use tracing::{
+    Dispatch,
+    subscriber::{DefaultGuard, NoSubscriber},
+};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Collects what is logged on this thread, which is the whole of a test on a
@@ -15,11 +18,16 @@ pub(crate) struct Logs {
     _guard: DefaultGuard,
 }
 
+/// As long as there is only one subscriber, tracing takes what the thread that
+/// comes by a log line first has to say of it for the word of all threads.
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl Logs {
     pub(crate) fn begin() -> Self {
+        LazyLock::force(&ANOTHER);
         let written = Written::default();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)

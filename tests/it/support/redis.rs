@@ -253,7 +253,7 @@ impl Drop for RedisServer {
 /// A certificate of our own making, for this machine, that trusts itself.
 pub(crate) struct Certificate {
     pub(crate) file: std::path::PathBuf,
-    key: std::path::PathBuf,
+    pub(crate) key: std::path::PathBuf,
 }
 
 impl Certificate {

@@ -71,11 +71,7 @@ impl Changes {
             sender.try_send(first).ok();
         }
         self.lock().streams.push((sender, word));
-        let mut answer = Response::new(Either::Right(Events(events)));
-        answer
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        answer
+        Events(events).into_answer()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -95,6 +91,27 @@ fn event(method: &str, params: &str) -> Bytes {
 
 /// The body of a stream.
 pub(crate) struct Events(mpsc::Receiver<Bytes>);
+
+impl Events {
+    /// A stream that ends with its second message, or its first.
+    pub(crate) fn only(first: Option<Vec<u8>>, last: Vec<u8>) -> Answer {
+        let (sender, events) = mpsc::channel(2);
+        for message in first.into_iter().chain([last]) {
+            let event = [b"event: message\ndata: ", &*message, b"\n\n"].concat();
+            // There is room for two.
+            sender.try_send(event.into()).ok();
+        }
+        Self(events).into_answer()
+    }
+
+    fn into_answer(self) -> Answer {
+        let mut answer = Response::new(Either::Right(self));
+        answer
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        answer
+    }
+}
 
 impl Body for Events {
     type Data = Bytes;

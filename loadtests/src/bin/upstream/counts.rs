@@ -9,6 +9,7 @@ pub(crate) struct Counts {
     calls: AtomicU64,
     lists: AtomicU64,
     plain_lists: AtomicU64,
+    probes: AtomicU64,
     sessions_opened: AtomicU64,
     sessions_ended: AtomicU64,
     others: AtomicU64,
@@ -28,6 +29,8 @@ impl Counts {
         let counter = match method {
             "tools/call" => &self.calls,
             "tools/list" => &self.lists,
+            // What health checks ask.
+            "server/discover" | "ping" => &self.probes,
             _ => &self.others,
         };
         counter.fetch_add(1, Relaxed);
@@ -49,11 +52,12 @@ impl Counts {
     pub(crate) fn to_json(&self) -> String {
         let of = |counter: &AtomicU64| counter.load(Relaxed);
         format!(
-            r#"{{"connections":{},"tools/call":{},"tools/list":{},"plain lists":{},"sessions opened":{},"sessions ended":{},"others":{}}}"#,
+            r#"{{"connections":{},"tools/call":{},"tools/list":{},"plain lists":{},"probes":{},"sessions opened":{},"sessions ended":{},"others":{}}}"#,
             of(&self.connections),
             of(&self.calls),
             of(&self.lists),
             of(&self.plain_lists),
+            of(&self.probes),
             of(&self.sessions_opened),
             of(&self.sessions_ended),
             of(&self.others),

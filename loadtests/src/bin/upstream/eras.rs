@@ -4,14 +4,16 @@ use hyper::{
     HeaderMap, StatusCode,
     header::{HeaderName, HeaderValue},
 };
-use serde_json::value::RawValue;
 
 use crate::{
-    Answer, Face, Upstream,
+    Answer, Upstream,
     counts::Counts,
+    echo,
+    faces::{Era, Face},
     json,
     message::{self, Message},
     status,
+    tools::Page,
 };
 
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -27,13 +29,16 @@ const SESSION_PREFIX: &str = "load-";
 
 const SERVER_INFO: &str = r#"{"name":"load","version":"1"}"#;
 
+/// What results of the modern era begin with.
+const COMPLETE: &str = r#""resultType":"complete","#;
+
 /// How long lists stay fresh: longer than a run.
 const HINTS: &str = r#""ttlMs":3600000,"cacheScope":"public""#;
 
 /// Answers a request of 2026-07-28.
 pub(crate) fn modern(
     upstream: &Upstream,
-    face: &Face<'_>,
+    face: &Face,
     headers: &HeaderMap,
     body: &[u8],
 ) -> serde_json::Result<Answer> {
@@ -63,15 +68,12 @@ pub(crate) fn modern(
                 "}",
             ],
         )),
-        "tools/list" => json(message::result(
-            id,
-            &[
-                r#""resultType":"complete","tools":"#,
-                face.tools,
-                ",",
-                HINTS,
-            ],
-        )),
+        "tools/list" => {
+            let page = page(upstream, face, &message)?;
+            let next = next(&page);
+            let result = [COMPLETE, &next, r#""tools":"#, &page.tools, ",", HINTS];
+            json(message::result(id, &result))
+        }
         "tools/call" => {
             let params = message.members()?;
             let name = params.get("name").map_or("null", |raw| raw.get());
@@ -84,15 +86,9 @@ pub(crate) fn modern(
                     "header mismatch",
                 ));
             }
-            let said = said(&message)?;
-            let result = [
-                r#""resultType":"complete","content":[{"type":"text","text":"#,
-                said,
-                "}]",
-            ];
-            json(message::result(id, &result))
+            echo::answer(&message, id, COMPLETE)?
         }
-        "subscriptions/listen" if face.changes => {
+        "subscriptions/listen" if face.changes() => {
             let params = message.members()?;
             let filter = params.get("notifications").map_or("{}", |raw| raw.get());
             upstream.changes.listen(id, filter)
@@ -104,7 +100,7 @@ pub(crate) fn modern(
 /// Answers a request of 2025-11-25.
 pub(crate) fn legacy(
     upstream: &Upstream,
-    face: &Face<'_>,
+    face: &Face,
     headers: &HeaderMap,
     body: &[u8],
 ) -> serde_json::Result<Answer> {
@@ -114,6 +110,7 @@ pub(crate) fn legacy(
         return Ok(open_session(upstream, face, id));
     }
     match headers.get(&SESSION).map(HeaderValue::as_bytes) {
+        None if face.era == Era::Sessionless => {}
         Some(session) if session.starts_with(SESSION_PREFIX.as_bytes()) => {}
         Some(_) => return Ok(status(StatusCode::NOT_FOUND)),
         None => return Ok(status(StatusCode::BAD_REQUEST)),
@@ -130,18 +127,22 @@ pub(crate) fn legacy(
         ));
     }
     Ok(match message.method {
-        "tools/list" => json(message::result(id, &[r#""tools":"#, face.tools])),
-        "tools/call" => {
-            let result = [
-                r#""content":[{"type":"text","text":"#,
-                said(&message)?,
-                "}]",
-            ];
-            json(message::result(id, &result))
+        "tools/list" => {
+            let page = page(upstream, face, &message)?;
+            json(message::result(
+                id,
+                &[&next(&page), r#""tools":"#, &page.tools],
+            ))
         }
+        "tools/call" => echo::answer(&message, id, "")?,
         "ping" => json(message::result(id, &[])),
         _ => refused(StatusCode::OK, id, -32601, "method not found"),
     })
+}
+
+/// Whether a request of the modern era is one for a list.
+pub(crate) fn is_list(headers: &HeaderMap) -> bool {
+    is(headers, &METHOD, "tools/list")
 }
 
 /// Answers the DELETE of a session.
@@ -150,8 +151,7 @@ pub(crate) fn end_session(counts: &Counts) -> Answer {
     status(StatusCode::NO_CONTENT)
 }
 
-fn open_session(upstream: &Upstream, face: &Face<'_>, id: &str) -> Answer {
-    let number = upstream.counts.session_opened();
+fn open_session(upstream: &Upstream, face: &Face, id: &str) -> Answer {
     let mut answer = json(message::result(
         id,
         &[
@@ -163,26 +163,35 @@ fn open_session(upstream: &Upstream, face: &Face<'_>, id: &str) -> Answer {
             SERVER_INFO,
         ],
     ));
+    if face.era == Era::Sessionless {
+        return answer;
+    }
+    let number = upstream.counts.session_opened();
     if let Ok(session) = HeaderValue::from_str(&format!("{SESSION_PREFIX}{number:08}")) {
         answer.headers_mut().insert(SESSION, session);
     }
     answer
 }
 
-fn tools_capability(face: &Face<'_>) -> &'static str {
-    match face.changes {
+fn tools_capability(face: &Face) -> &'static str {
+    match face.changes() {
         true => r#"{"listChanged":true}"#,
         false => "{}",
     }
 }
 
-/// The argument `message` of a call, as it was written: what the tool echoes.
-fn said<'a>(call: &Message<'a>) -> serde_json::Result<&'a str> {
-    let params = call.members()?;
-    let arguments = params.get("arguments").copied();
-    let arguments = arguments.map_or(Ok(message::Members::new()), message::of)?;
-    let said = arguments.get("message").copied();
-    Ok(said.map_or("\"\"", RawValue::get))
+/// The page of the list that is asked for.
+fn page(upstream: &Upstream, face: &Face, list: &Message<'_>) -> serde_json::Result<Page> {
+    let params = list.members()?;
+    let cursor = params.get("cursor").map_or("null", |raw| raw.get());
+    let cursor: Option<&str> = serde_json::from_str(cursor)?;
+    Ok(face.page(&upstream.catalogue, &upstream.changes, cursor))
+}
+
+/// The member that leads to the next page, if there is one.
+fn next(page: &Page) -> String {
+    page.next
+        .map_or_else(String::new, |cursor| format!(r#""nextCursor":"{cursor}","#))
 }
 
 fn is(headers: &HeaderMap, name: &HeaderName, value: &str) -> bool {

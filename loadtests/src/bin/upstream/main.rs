@@ -1,14 +1,20 @@
 //! The MCP server behind the load tests: it answers from memory.
 //!
-//! `upstream LISTEN` (`HOST:PORT`) serves `POST /mcp/demo` in the modern era
-//! (2026-07-28) and `POST /mcp/sessions` in the legacy one (2025-11-25, with
-//! sessions), each with the same fifty tools, and the same lists as plain arrays
-//! by `GET /mcp/{demo,sessions,*}/tools/list`, so that a bare proxy has something
-//! to fetch where the gateway answers by itself. `GET /stats` tells how often it
-//! was asked what.
+//! `upstream LISTEN` (`HOST:PORT`) serves these, in HTTP/1.1 and HTTP/2:
 //!
-//! `/mcp/changing` and `/mcp/changing-sessions` are the same for the soak, with a
-//! list that changes with `POST /change` and streams that say so.
+//! | `POST /mcp/...` | protocol | what |
+//! |---|---|---|
+//! | `demo` | 2026-07-28 | fifty tools |
+//! | `sessions` | 2025-11-25, with sessions | the same |
+//! | `sessionless` | 2025-11-25, without | the same |
+//! | `few`, `many` | 2026-07-28 | five tools; two thousand in two pages |
+//! | `slow` | 2026-07-28 | fifty tools; a list takes 300 ms |
+//! | `stalled` | | accepts everything and never answers |
+//! | `changing`, `changing-sessions` | both | a list that changes with `POST /change`, and streams that say so |
+//!
+//! The lists can be had as plain arrays by `GET /mcp/{server}/tools/list` (`*`:
+//! `demo` and `sessions` merged), so that a bare proxy has something to fetch where
+//! the gateway answers by itself. `GET /stats` tells how often it was asked what.
 //!
 //! It is strict about the headers and sessions a gateway has to send, so that a
 //! gateway cannot be fast by leaving them out, and lazy about everything else.
@@ -20,11 +26,13 @@
 
 mod changes;
 mod counts;
+mod echo;
 mod eras;
+mod faces;
 mod message;
 mod tools;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, future, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full};
@@ -32,15 +40,18 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     header::{CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
     changes::{Changes, Events},
     counts::Counts,
+    faces::{Era, Face},
     tools::Catalogue,
 };
 
@@ -51,13 +62,6 @@ struct Upstream {
     catalogue: Catalogue,
     counts: Counts,
     changes: Changes,
-}
-
-/// What a server offers.
-struct Face<'a> {
-    tools: &'a str,
-    /// Its list changes, and it says so.
-    changes: bool,
 }
 
 #[tokio::main]
@@ -78,9 +82,9 @@ async fn main() -> Result<(), Failure> {
         upstream.counts.connection();
         let upstream = Arc::clone(&upstream);
         tokio::spawn(async move {
-            let service = service_fn(|request| upstream.serve(request));
+            let service = service_fn(move |request| Arc::clone(&upstream).serve(request));
             // A connection that breaks concerns its client, who sees it.
-            http1::Builder::new()
+            auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await
                 .ok();
@@ -89,57 +93,54 @@ async fn main() -> Result<(), Failure> {
 }
 
 impl Upstream {
-    async fn serve(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
-        Ok(match (request.method(), request.uri().path()) {
-            (&Method::POST, "/mcp/demo" | "/mcp/sessions") => {
-                let tools = self.catalogue.as_str();
-                let changes = false;
-                self.post(request, &Face { tools, changes }).await
-            }
-            (&Method::POST, "/mcp/changing" | "/mcp/changing-sessions") => {
-                let tools = &self.changes.tools();
-                let changes = true;
-                self.post(request, &Face { tools, changes }).await
-            }
-            (&Method::POST, "/change") => json(self.changes.change().to_string()),
-            (&Method::DELETE, "/mcp/sessions" | "/mcp/changing-sessions") => {
+    async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let path = request.uri().path();
+        Ok(match (request.method(), Face::at(path)) {
+            (&Method::POST, Some(face)) => self.post(request, &face).await,
+            (&Method::DELETE, Some(face)) if face.era == Era::Sessions => {
                 eras::end_session(&self.counts)
             }
-            (&Method::GET, path) => self.get(path),
+            (&Method::GET, Some(face)) if face.era == Era::Sessions && face.changes() => {
+                self.changes.standalone()
+            }
+            (&Method::POST, None) if path == "/mcp/stalled" => future::pending().await,
+            (&Method::POST, None) if path == "/change" => json(self.changes.change().to_string()),
+            (&Method::GET, None) => self.get(path),
             _ => status(StatusCode::METHOD_NOT_ALLOWED),
         })
     }
 
-    async fn post(&self, request: Request<Incoming>, face: &Face<'_>) -> Answer {
+    async fn post(&self, request: Request<Incoming>, face: &Face) -> Answer {
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await else {
             return status(StatusCode::BAD_REQUEST);
         };
         let body = body.to_bytes();
-        let answer = if head.uri.path().ends_with("sessions") {
-            eras::legacy(self, face, &head.headers, &body)
-        } else {
-            eras::modern(self, face, &head.headers, &body)
+        let answer = match face.era {
+            Era::Modern => eras::modern(self, face, &head.headers, &body),
+            Era::Sessions | Era::Sessionless => eras::legacy(self, face, &head.headers, &body),
         };
+        if !face.list_takes.is_zero() && eras::is_list(&head.headers) {
+            sleep(face.list_takes).await;
+        }
         answer.unwrap_or_else(|_| status(StatusCode::BAD_REQUEST))
     }
 
     fn get(&self, path: &str) -> Answer {
-        let array = match path {
-            "/stats" => {
-                self.counts.connection_only_asks_for_counts();
-                return json(self.counts.to_json());
+        if path == "/stats" {
+            self.counts.connection_only_asks_for_counts();
+            return json(self.counts.to_json());
+        }
+        let server = path
+            .strip_prefix("/mcp/")
+            .and_then(|path| path.strip_suffix("/tools/list"));
+        match server.and_then(|server| self.catalogue.plain(server)) {
+            Some(array) => {
+                self.counts.plain_list();
+                json(array)
             }
-            "/mcp/demo/tools/list" | "/mcp/sessions/tools/list" => self.catalogue.one(),
-            "/mcp/*/tools/list" => self.catalogue.merged(),
-            "/mcp/changing-sessions" => return self.changes.standalone(),
-            "/mcp/demo" | "/mcp/sessions" | "/mcp/changing" => {
-                return status(StatusCode::METHOD_NOT_ALLOWED);
-            }
-            _ => return status(StatusCode::NOT_FOUND),
-        };
-        self.counts.plain_list();
-        json(array)
+            None => status(StatusCode::NOT_FOUND),
+        }
     }
 }
 

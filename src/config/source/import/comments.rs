@@ -2,7 +2,7 @@
 
 /// The same text with comments and trailing commas replaced by blanks, so that
 /// every other character keeps its place.
-pub(super) fn blank(text: &str) -> String {
+pub(in crate::config::source) fn blank(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut comma = None;

@@ -98,12 +98,7 @@ pub(crate) async fn session(
 
 /// `initialize`: answers from the cache and hands out a session id.
 pub(crate) async fn initialize(incoming: &Incoming, request: &Request<'_>) -> Response<Body> {
-    let record = Record::begin(
-        incoming,
-        request,
-        Era::Legacy,
-        &trace(incoming, request.params),
-    );
+    let record = Record::begin(incoming, request, Era::Legacy, &trace(incoming, request));
     let hello = match hello(incoming, request.params) {
         Ok(hello) => hello,
         Err(error) => {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     lists::Target,
-    mcp::{Raw, envelope::LogLevel, error::RpcError, json::RawObject, method},
+    mcp::{Raw, envelope::LogLevel, error::RpcError, json::RawObject, message::Request, method},
     session::Session,
 };
 
@@ -42,9 +42,9 @@ pub(super) async fn set_level(
 pub(super) async fn subscribe(
     incoming: &Incoming,
     session: &Session,
-    params: Option<&Raw>,
+    request: &Request<'_>,
 ) -> Result<Box<Raw>, RpcError> {
-    let uri = uri(params)?;
+    let uri = uri(request.params)?;
     let gateway = &incoming.gateway;
     let caller = caller(incoming, session);
     let routed = route::route(
@@ -52,7 +52,7 @@ pub(super) async fn subscribe(
         &incoming.target,
         &caller,
         method::RESOURCES_SUBSCRIBE,
-        params,
+        request.params,
         list_deadline(incoming),
     );
     let server = routed.await?.server;

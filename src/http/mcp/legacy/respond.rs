@@ -98,7 +98,7 @@ fn json_responses(responses: &[Bytes], is_batch: bool) -> Response<Body> {
                 body.extend_from_slice(response);
             }
             body.push(b']');
-            stream::json(StatusCode::OK, body.into())
+            stream::json(StatusCode::OK, body)
         }
     }
 }

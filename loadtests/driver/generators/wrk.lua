@@ -1,22 +1,29 @@
 -- Sends the requests of a plan that the driver has written, each with an id of
 -- its own, and prints what it saw as one line of JSON.
 --
--- wrk ... -s wrk.lua URL -- PLAN, where PLAN returns
--- { threads = N, requests = { { before, after }, ... } }
+-- PLAN=FILE wrk ... -s wrk.lua URL, where FILE returns
+-- { threads = N, hosts = { "HOST:PORT", ... }, requests = { { part, ... }, ... } }
+-- A request is its parts with its id in between. With hosts, each thread asks one.
 
 local threads = 0
+local hosts = dofile(os.getenv("PLAN")).hosts
 
 function setup(thread)
     thread:set("number", threads)
+    if #hosts > 0 then
+        local host, port = hosts[threads % #hosts + 1]:match("(.*):(%d+)")
+        thread.addr = wrk.lookup(host, port)[1]
+    end
     threads = threads + 1
 end
 
-function init(arguments)
-    local plan = dofile(arguments[1])
+function init()
+    local plan = dofile(os.getenv("PLAN"))
     mine = {}
-    -- Requests differ in their session: a session belongs to one thread.
     for i, request in ipairs(plan.requests) do
-        if #plan.requests < plan.threads or (i - 1) % plan.threads == number then
+        -- Requests differ in their session: one that is asked of one host only
+        -- belongs to one thread.
+        if #plan.requests < plan.threads or #plan.hosts > 0 or (i - 1) % plan.threads == number then
             mine[#mine + 1] = request
         end
     end
@@ -32,7 +39,7 @@ function request()
         return chosen[1]
     end
     id = id + 1
-    return chosen[1] .. string.format("%d", id) .. chosen[2]
+    return table.concat(chosen, string.format("%d", id))
 end
 
 function done(summary, latency)

@@ -1,0 +1,48 @@
+"""What there is to run, in the order in which it runs. Each scenario has a file."""
+
+from ..scenario import Scenario
+from . import (
+    any_node,
+    batch,
+    connections,
+    cpu_by_servers,
+    cpu_by_sessions,
+    deployments,
+    idle_streams,
+    list_by_nodes,
+    memory,
+    merged_list,
+    node_killed,
+    predecessor,
+    probes,
+    programs,
+    redis_by_rate,
+    redis_stopped,
+    stampede,
+    tails,
+    tools_call,
+    tools_list,
+)
+
+SCENARIOS: list[Scenario] = [
+    tools_call.SCENARIO,
+    tools_list.SCENARIO,
+    batch.SCENARIO,
+    connections.SCENARIO,
+    tails.SCENARIO,
+    predecessor.SCENARIO,
+    merged_list.SCENARIO,
+    stampede.SCENARIO,
+    any_node.SCENARIO,
+    probes.SCENARIO,
+    idle_streams.SCENARIO,
+    redis_stopped.SCENARIO,
+    node_killed.SCENARIO,
+    cpu_by_servers.SCENARIO,
+    cpu_by_sessions.SCENARIO,
+    list_by_nodes.SCENARIO,
+    redis_by_rate.SCENARIO,
+    memory.SCENARIO,
+    deployments.SCENARIO,
+    *programs.SCENARIOS,
+]

@@ -1,0 +1,235 @@
+//! `server.json` of the official MCP registry: its OCI package.
+
+use serde_json::{Value, json};
+
+use super::{Draft, is_placeholder};
+
+pub(super) fn draft(root: &Value) -> Result<Draft, String> {
+    let package = oci_package(root)?;
+    let mut draft = Draft::default();
+    let word = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let name = word(root, "title").or_else(|| word(root, "name"));
+    draft.set("name", name.unwrap_or_default());
+    draft.set("description", word(root, "description").unwrap_or_default());
+    if let Some(version) = word(root, "version") {
+        draft.set("version", version);
+    }
+    draft.set("docker_image", image(package)?);
+    let transport = transport(package, &mut draft.notes);
+    draft.set("transport", transport);
+    if let Some(endpoint) = open_remote(root) {
+        draft.set("endpoint", endpoint);
+    }
+    for variable in list(package, "environmentVariables") {
+        if let Some(name) = variable.get("name").and_then(Value::as_str) {
+            input(&mut draft, variable, name, json!({"env_mapping": name}));
+        }
+    }
+    for argument in list(package, "runtimeArguments") {
+        runtime_argument(&mut draft, argument);
+    }
+    for argument in list(package, "packageArguments") {
+        package_argument(&mut draft, argument);
+    }
+    Ok(draft)
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    let items = value.get(key).and_then(Value::as_array);
+    items.into_iter().flatten()
+}
+
+fn oci_package(root: &Value) -> Result<&Value, String> {
+    let kind = |package: &Value| {
+        let kind = package.get("registryType").or(package.get("registry_type"));
+        kind.and_then(Value::as_str).map(str::to_owned)
+    };
+    let found = list(root, "packages")
+        .find(|package| matches!(kind(package).as_deref(), Some("oci" | "docker")));
+    found.ok_or_else(|| {
+        let kinds: Vec<_> = list(root, "packages").filter_map(kind).collect();
+        match kinds.is_empty() {
+            true => {
+                "is reached by its address and needs no template: --mcp-json takes it".to_owned()
+            }
+            false => format!(
+                "has no image, only packages of {}: run one with `servers.NAME.command`",
+                kinds.join(", ")
+            ),
+        }
+    })
+}
+
+fn image(package: &Value) -> Result<String, String> {
+    let word = |key: &str| package.get(key).and_then(Value::as_str);
+    let identifier = word("identifier").ok_or("its package names no image")?;
+    let last = identifier.rsplit('/').next().unwrap_or(identifier);
+    Ok(match word("version") {
+        Some(version) if !last.contains([':', '@']) => format!("{identifier}:{version}"),
+        _ => identifier.to_owned(),
+    })
+}
+
+/// The port is in an address such as `http://localhost:{port}/mcp`.
+fn transport(package: &Value, notes: &mut Vec<String>) -> Value {
+    let transport = package.get("transport");
+    let word = |key: &str| transport?.get(key)?.as_str();
+    let kind = word("type").unwrap_or("stdio");
+    if kind == "stdio" {
+        return json!({"default": "stdio", "supported": ["stdio"]});
+    }
+    let url = word("url").and_then(|url| url::Url::parse(url).ok());
+    let port = url.as_ref().and_then(url::Url::port);
+    if port.is_none() {
+        notes.push("its port is not known: look at transport.port".to_owned());
+    }
+    let path = url.map_or_else(|| "/mcp".to_owned(), |url| url.path().to_owned());
+    json!({"default": kind, "supported": [kind], "port": port.unwrap_or(8080), "path": path})
+}
+
+/// A remote that nobody has to sign in to can be asked for its tools.
+fn open_remote(root: &Value) -> Option<String> {
+    let remote = list(root, "remotes").find(|remote| {
+        let kind = remote.get("type").and_then(Value::as_str);
+        let required = |header: &Value| header.get("isRequired") == Some(&Value::Bool(true));
+        kind == Some("streamable-http") && !list(remote, "headers").any(required)
+    })?;
+    let url = remote.get("url")?.as_str()?;
+    (!url.contains('{')).then(|| url.to_owned())
+}
+
+/// Something a user may have to say; `place` is where it goes.
+fn input(draft: &mut Draft, about: &Value, name: &str, place: Value) {
+    let flag = |key: &str| about.get(key) == Some(&Value::Bool(true));
+    let is_secret = flag("isSecret") || super::sounds_secret(name);
+    let mut schema = json!({"type": kind(about)});
+    for (theirs, ours) in [("description", "description"), ("choices", "enum")] {
+        if let Some(value) = about.get(theirs) {
+            schema[ours] = value.clone();
+        }
+    }
+    if flag("isRepeated") {
+        schema = json!({"type": "array", "items": schema});
+    }
+    if is_secret {
+        schema["sensitive"] = true.into();
+    }
+    let fixed = about.get("value").and_then(Value::as_str);
+    let fixed = fixed.filter(|value| !has_variable(value));
+    let default = about.get("default").and_then(Value::as_str).or(fixed);
+    let default = default.filter(|value| !is_secret && !is_placeholder(value));
+    if let Some(default) = default {
+        schema["default"] = typed(&schema, default);
+    }
+    if let (Some(schema), Value::Object(place)) = (schema.as_object_mut(), place) {
+        schema.extend(place);
+    }
+    let required = flag("isRequired") && default.is_none();
+    draft.property(name, schema, required);
+}
+
+fn kind(about: &Value) -> &'static str {
+    match about.get("format").and_then(Value::as_str) {
+        Some("number") => "number",
+        Some("boolean") => "boolean",
+        _ => "string",
+    }
+}
+
+fn typed(schema: &Value, text: &str) -> Value {
+    match schema.get("type").and_then(Value::as_str) {
+        Some("boolean") => (text == "true").into(),
+        Some("number") => match text.parse::<i64>() {
+            Ok(whole) => whole.into(),
+            Err(_) => text
+                .parse::<f64>()
+                .map_or_else(|_| text.into(), Value::from),
+        },
+        Some("array") => json!([text]),
+        _ => text.into(),
+    }
+}
+
+fn has_variable(text: &str) -> bool {
+    text.contains('{') && text.contains('}')
+}
+
+/// An argument of the server. Those that are always the same come first, in
+/// the command; from the first that is not, all are settings, to keep order.
+fn package_argument(draft: &mut Draft, argument: &Value) {
+    let word = |key: &str| argument.get(key).and_then(Value::as_str);
+    let is_named = word("type") == Some("named");
+    let value = word("value").filter(|value| !has_variable(value));
+    let follows_setting = draft
+        .properties
+        .iter()
+        .any(|(_, schema)| schema.get("command_arg").is_some());
+    let name = word("name").unwrap_or_default();
+    // A named one that takes no value is a word of the command.
+    let takes_none = is_named
+        && [
+            "value",
+            "default",
+            "valueHint",
+            "format",
+            "choices",
+            "variables",
+        ]
+        .iter()
+        .all(|key| argument.get(*key).is_none())
+        && argument.get("isRequired") == Some(&Value::Bool(true));
+    let is_fixed = value.is_some() || takes_none;
+    if is_fixed && !follows_setting {
+        if is_named {
+            draft.command.push(name.into());
+        }
+        draft.command.extend(value.map(Value::from));
+        return;
+    }
+    if is_named {
+        input(draft, argument, name, json!({"command_arg": name}));
+    } else {
+        let wanted = word("valueHint").or(word("name")).unwrap_or("argument");
+        input(draft, argument, wanted, json!({"command_arg": "{}"}));
+    }
+}
+
+/// An argument of `docker run`: variables and mounts are understood.
+fn runtime_argument(draft: &mut Draft, argument: &Value) {
+    let word = |key: &str| argument.get(key).and_then(Value::as_str);
+    let name = word("name").unwrap_or_default();
+    let value = word("value").or(word("default")).unwrap_or_default();
+    match name {
+        "-e" | "--env" => match value.split_once('=') {
+            Some((name, value)) if !has_variable(value) => draft.variable(name, Some(value)),
+            Some((name, _)) => draft.variable(name, None),
+            None => draft.variable(value, None),
+        },
+        "-v" | "--volume" | "--mount" => {
+            let part = |keys: &[&str]| {
+                let mut parts = value.split(',').filter_map(|part| part.split_once('='));
+                parts
+                    .find(|(key, _)| keys.contains(key))
+                    .map(|(_, value)| value)
+            };
+            let target = match name {
+                "--mount" => part(&["dst", "target", "destination"]),
+                _ => value.split(':').nth(1),
+            };
+            match target.filter(|target| target.starts_with('/') && !has_variable(target)) {
+                Some(target) => {
+                    let place = json!({"volume_mount": target});
+                    let about = json!({
+                        "description": word("description").unwrap_or_default(),
+                        "isRequired": argument.get("isRequired"),
+                    });
+                    let last = target.rsplit('/').next().unwrap_or("directory");
+                    input(draft, &about, last, place);
+                }
+                None => draft.note(format!("{name} {value} was left out")),
+            }
+        }
+        "-i" | "--rm" | "-it" | "--interactive" => {}
+        _ => draft.note(format!("{name} {value} was left out").trim().to_owned()),
+    }
+}
