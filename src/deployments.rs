@@ -542,19 +542,21 @@ impl Deployments {
             return Ok(());
         };
         let docker = &self.parts.engine.docker;
+        let mut fleets = BTreeSet::new();
         for left in docker.owned(owner).await? {
-            let is_own = left
-                .labels
-                .get(crate::engine::labels::FLEET)
-                .map(String::as_str)
-                == Some(fleet);
-            if !is_own {
-                tracing::info!(
-                    container = left.name,
-                    "a container that an earlier life of this node left is removed"
-                );
-                docker.remove(&left.name).await?;
-            }
+            let of = left.labels.get(crate::engine::labels::FLEET);
+            let Some(other) = of.filter(|of| *of != fleet) else {
+                continue;
+            };
+            tracing::info!(
+                container = left.name,
+                "a container that an earlier life of this node left is removed"
+            );
+            docker.remove(&left.name).await?;
+            fleets.insert(other.clone());
+        }
+        for other in fleets {
+            docker.remove_unused(&other).await?;
         }
         Ok(())
     }

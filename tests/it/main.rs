@@ -11,6 +11,7 @@ mod bridge;
 mod cache;
 mod cli;
 mod cluster;
+mod deployments;
 mod doctor;
 mod drain;
 mod engine;
