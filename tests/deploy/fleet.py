@@ -172,7 +172,8 @@ class Fleet:
         for state in states:
             filters += ["--filter", f"status={state}"]
         found = self._engine.docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
-        return json.loads(self._engine.docker("inspect", *found)) if found else []
+        # What goes away in between is left out, and makes the command fail.
+        return json.loads(self._engine.docker("inspect", *found, is_checked=False)) if found else []
 
     def leftovers(self) -> list[str]:
         label = ["--filter", "label=dev.mcp-fleet.fleet"]
