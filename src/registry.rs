@@ -294,8 +294,17 @@ impl Registry {
     pub fn set_deployed(&self, servers: Vec<Arc<Server>>, names: BTreeSet<String>) {
         {
             let mut known = self.known();
-            known.deployed = servers;
             known.deployments = names;
+            let is_same = known.deployed.len() == servers.len()
+                && known
+                    .deployed
+                    .iter()
+                    .zip(&servers)
+                    .all(|(one, other)| Arc::ptr_eq(one, other));
+            if is_same {
+                return;
+            }
+            known.deployed = servers;
         }
         self.publish();
     }

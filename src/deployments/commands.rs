@@ -240,6 +240,7 @@ impl Deployments {
     /// As [`deploy`](Self::deploy).
     pub async fn remove(&self, name: &str) -> Result<Option<View>, DeployError> {
         let view = self.one(name).ok_or_else(|| self.unknown(name))?;
+        let is_orphan = view.wanted.is_none();
         let definition = match view.wanted {
             Some(wanted) => wanted.definition,
             None => Ok(Arc::new(self.of_orphan(name, view.record.as_ref())?)),
@@ -265,10 +266,15 @@ impl Deployments {
             name: name.to_owned(),
             over: None,
         };
-        self.table
+        let changed = self
+            .table
             .change(&change, |table| self.apply(table))
             .await?;
         self.parts.fleet.tell(News::DeploymentsChanged {}).await;
+        if changed == Changed::Unknown && !is_orphan {
+            // Another node was told before.
+            return Err(self.unknown(name));
+        }
         Ok(None)
     }
 
