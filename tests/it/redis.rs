@@ -169,7 +169,7 @@ async fn wake_ups_nobody_waits_for_are_not_subscribed_to() {
     let store = server.store(&settings, &tasks).await;
     reachable(&store).await;
     let channels = || server.cli(&["pubsub", "channels"]).lines().count();
-    eventually("subscribed", async || channels() == 3).await;
+    eventually("subscribed", async || channels() == 4).await;
     let watches: Vec<_> = {
         let mut watches = Vec::new();
         for n in 0..20 {
@@ -178,9 +178,9 @@ async fn wake_ups_nobody_waits_for_are_not_subscribed_to() {
         }
         watches
     };
-    assert_eq!(channels(), 23);
+    assert_eq!(channels(), 24);
     drop(watches);
-    eventually("unsubscribed", async || channels() == 3).await;
+    eventually("unsubscribed", async || channels() == 4).await;
     tasks.stop();
     tasks.finished().await;
 }
