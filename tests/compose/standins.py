@@ -31,7 +31,7 @@ PACKAGES = {
 TOOLCHAIN_PACKAGES = ["gcc", "libc6-dev", "dash", "coreutils", "findutils", "sed", "ca-certificates"]
 
 # The image is built to be run a minute, not for years: no link-time optimisation, and parts in parallel.
-QUICKLY = ["DEBUG=false", "LTO=off", "CODEGEN_UNITS=16", "OPT_LEVEL=1"]
+QUICKLY = ["DEBUG=false", "LTO=off", "CODEGEN_UNITS=16", "OPT_LEVEL=s"]
 
 
 def _rust(root: RootFs, cache: Path) -> None:

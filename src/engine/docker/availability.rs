@@ -61,6 +61,10 @@ impl Docker {
         self.availability.send_if_modified(|known| {
             let is_change = std::mem::discriminant(known) != std::mem::discriminant(&state);
             match &state {
+                // Most machines have none, and need none.
+                Availability::Unavailable(error) if *known == Availability::Unknown => {
+                    tracing::info!(engine = host, %error, "this node has no engine");
+                }
                 Availability::Unavailable(error) if is_change => {
                     tracing::warn!(engine = host, %error, "the engine is not available");
                 }
