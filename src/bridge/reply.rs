@@ -14,6 +14,7 @@ use tokio::time::{Instant, Interval, interval_at};
 
 use super::{
     nodes::Held,
+    not_taken::{NOT_TAKEN, NotTaken},
     outbox::{Message, Outbox},
     splice::{Parts, Rope},
     token::SCHEME,
@@ -62,12 +63,15 @@ pub fn not_allowed(allowed: &'static str) -> Response<Body> {
     response
 }
 
-/// 503: not taken, and will be later.
+/// 503: the server was not given the request, and may be later.
 #[must_use]
-pub fn later(after: Duration, why: &str) -> Response<Body> {
+pub fn later(not_taken: NotTaken, why: &str) -> Response<Body> {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "");
     *response.body_mut() = Full::new(Bytes::from(format!("{why}\n"))).boxed();
-    let seconds = after.as_secs_f64().ceil().max(1.0);
+    if let Some(value) = not_taken.header() {
+        response.headers_mut().insert(NOT_TAKEN, value);
+    }
+    let seconds = not_taken.after.as_secs_f64().ceil().max(1.0);
     if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
         response.headers_mut().insert(RETRY_AFTER, value);
     }

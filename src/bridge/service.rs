@@ -23,6 +23,7 @@ use super::{
     backend::Backend,
     door::Door,
     nodes::{Node, Nodes},
+    not_taken::{NotTaken, Reason},
     outbox::Outbox,
     presence::{Presence, Present},
     reply::{self, Body},
@@ -151,7 +152,7 @@ impl Service {
         }
         let node = self.nodes.named(&name);
         let Some(place) = node.begin() else {
-            return reply::later(SOON, "too many requests of this node");
+            return later(Reason::Busy, SOON, "too many requests of this node");
         };
         let visit = Visit {
             node,
@@ -404,7 +405,7 @@ fn no_session(id: Option<&RequestId>) -> Response<Body> {
 }
 
 fn stopping() -> Response<Body> {
-    reply::later(SOON, "the bridge is stopping")
+    later(Reason::Stopping, SOON, "the bridge is stopping")
 }
 
 fn too_large(limit: usize) -> Response<Body> {
@@ -413,11 +414,16 @@ fn too_large(limit: usize) -> Response<Body> {
 }
 
 fn not_sent(why: &NotSent) -> Response<Body> {
-    let again = match why {
-        NotSent::Down { again, .. } => *again,
-        NotSent::TooMany | NotSent::Stopping => SOON,
+    let (reason, after) = match why {
+        NotSent::Down { again, .. } => (Reason::Down, *again),
+        NotSent::TooMany => (Reason::Busy, SOON),
+        NotSent::Stopping => (Reason::Stopping, SOON),
     };
-    reply::later(again, &why.to_string())
+    later(reason, after, &why.to_string())
+}
+
+fn later(reason: Reason, after: Duration, why: &str) -> Response<Body> {
+    reply::later(NotTaken { reason, after }, why)
 }
 
 #[expect(

@@ -38,7 +38,7 @@ use tower::Service;
 use url::Url;
 
 use super::{Settings, UpstreamError};
-use crate::bridge::signer::Signature;
+use crate::bridge::{not_taken::NotTaken, signer::Signature};
 
 /// Longest piece of a non-JSON error body that is kept for people.
 const ERROR_TEXT: usize = 300;
@@ -203,6 +203,14 @@ impl HttpClient {
             request
         };
         let response = self.send(new(), deadline).await?;
+        if target.is_bridge()
+            && response.status() == StatusCode::SERVICE_UNAVAILABLE
+            && let Some(not_taken) = NotTaken::of(response.headers())
+        {
+            let body = collect(response.into_body(), ERROR_BODY, deadline).await;
+            let why = readable(&body.unwrap_or_default());
+            return Err(UpstreamError::NotTaken(not_taken, why.into()));
+        }
         if target.follow(&response) {
             return self.send(new(), deadline).await;
         }

@@ -17,6 +17,7 @@ use super::{Lives, Phase, WORTH_WAITING, Worker, initialized, lock, request};
 use crate::{
     bridge::{
         flood::Flood,
+        not_taken::{NotTaken, Reason},
         session::Handshake,
         splice::{Parts, Rope},
     },
@@ -48,7 +49,11 @@ impl Worker {
             *lock(&self.last_words) = Some(why.clone());
             if self.stop.is_cancelled() || self.lives == Lives::Once {
                 *lock(&self.phase) = Phase::Over;
-                self.table().fail(&why, true);
+                let not_taken = NotTaken {
+                    reason: Reason::Stopping,
+                    after: WORTH_WAITING,
+                };
+                self.table().fail(&why, Some(not_taken));
                 self.input.clear();
                 return;
             }
@@ -60,7 +65,11 @@ impl Worker {
                 until,
                 why: why_too,
             };
-            self.table().fail(&why, pause > WORTH_WAITING);
+            let not_taken = (pause > WORTH_WAITING).then_some(NotTaken {
+                reason: Reason::Down,
+                after: pause,
+            });
+            self.table().fail(&why, not_taken);
             self.input.forget_own();
             tokio::select! {
                 () = sleep(pause) => {}
