@@ -166,6 +166,10 @@ fn certificates_to_trust_are_found_beside_the_file_that_names_them() {
     );
     let found = errors("[redis]\nurl = \"rediss://h:1\"\nca_file = \"\"\n");
     assert!(found[0].contains("redis.ca_file"), "{found:?}");
+    // Nobody should believe that a plain connection is protected.
+    let found = errors("[redis]\nurl = \"redis://h:1\"\nca_file = \"ca.pem\"\n");
+    assert!(found[0].contains("redis.ca_file"), "{found:?}");
+    assert!(found[0].contains("rediss://"), "{found:?}");
 }
 
 #[test]

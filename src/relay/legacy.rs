@@ -24,7 +24,7 @@ use self::{
     carrier::{Carrier, Out},
     running::Listed,
 };
-use super::{Call, Relay, event_log::EventLog};
+use super::{Call, Relay, RelayError, event_log::EventLog};
 use crate::{
     lifecycle::Tasks,
     mcp::message::{Answer, RequestId},
@@ -56,6 +56,8 @@ pub enum Item {
         id: Option<String>,
         /// The answer.
         answer: Answer,
+        /// Why no server has answered, where none has.
+        failure: Option<RelayError>,
     },
 }
 

@@ -54,7 +54,7 @@ impl Out {
         self.items.send(Item::Paused { retry }).await.ok();
     }
 
-    async fn done(&self, id: &RequestId, answer: Answer) {
+    async fn done(&self, id: &RequestId, answer: Answer, failure: Option<RelayError>) {
         let id = match self.log.was_opened() {
             true => {
                 self.log
@@ -63,7 +63,12 @@ impl Out {
             }
             false => None,
         };
-        self.items.send(Item::Done { id, answer }).await.ok();
+        let done = Item::Done {
+            id,
+            answer,
+            failure,
+        };
+        self.items.send(done).await.ok();
     }
 }
 
@@ -136,12 +141,12 @@ impl Carrier {
     }
 
     pub(super) async fn run(mut self) {
-        let answer = self
-            .carry()
-            .await
-            .unwrap_or_else(|error| Answer::error(&error.to_rpc()));
+        let (answer, failure) = match self.carry().await {
+            Ok(answer) => (answer, None),
+            Err(error) => (Answer::error(&error.to_rpc()), Some(error)),
+        };
         let answer = self.shaped(answer);
-        self.out.done(&self.id, answer).await;
+        self.out.done(&self.id, answer, failure).await;
     }
 
     async fn carry(&mut self) -> Result<Answer, RelayError> {
