@@ -349,8 +349,9 @@ async fn a_call_sees_the_newest_definition_of_its_tool() {
     assert_eq!(fake.asked("tools/list"), 1);
     edition.store(1, Ordering::SeqCst);
     node.lists.invalidate(&server.id, &Change::Tools).await;
-    let page = node.lists.whole(&node.one("one"), TOOLS, &anyone(), soon());
-    page.await.expect("a list");
+    let target = node.one("one");
+    let page = node.lists.whole(&target, TOOLS, &anyone(), soon()).await;
+    page.expect("a list");
     assert_eq!(header().await, "mcp-param-second");
 }
 

@@ -180,7 +180,7 @@ proptest! {
 
     #[test]
     fn texts_like_sentinels_read_back(text in "(=\\?)?(base64|BASE64)?\\??[A-Za-z0-9+/=]{0,8}(\\?=)?") {
-        prop_assert_eq!(decode_value(&encode_value(&text)), Ok(text.into()));
+        prop_assert_eq!(decode(encode_value(&text).as_bytes()), Ok(text));
     }
 
     #[test]
@@ -202,7 +202,8 @@ proptest! {
         if let Ok(value) = HeaderValue::from_bytes(&bytes)
             && let Ok(text) = decode_value(&value)
         {
-            prop_assert_eq!(decode_value(&encode_value(&text)), Ok(text));
+            let again = encode_value(&text);
+            prop_assert_eq!(decode_value(&again), Ok(text));
         }
     }
 }
