@@ -25,7 +25,7 @@ use super::{
     nodes::{Node, Nodes},
     outbox::Outbox,
     presence::{Presence, Present},
-    reply::{self, Body},
+    reply::{self, Body, NotTaken},
     session::Session,
     splice::{Kind, Parts},
     worker::NotSent,
@@ -37,7 +37,10 @@ const SOON: Duration = Duration::from_secs(1);
 /// What a message costs beside its bytes.
 const OVERHEAD: usize = 256;
 
-/// What a request of which nobody knows the sender is counted as.
+/// How long a server may take to say that it speaks the modern era. Nodes wait
+/// a little longer.
+const PROBE: Duration = Duration::from_secs(3);
+
 const HEALTH: &str = "/healthz";
 const ENDPOINT: &str = "/mcp";
 
@@ -57,6 +60,7 @@ pub struct Service {
     backend: Backend,
     presence: Arc<Presence>,
     max_message: usize,
+    probe: Duration,
     era: AtomicU8,
     draining: AtomicBool,
     /// Requests in flight that are waited for when the bridge stops.
@@ -106,10 +110,19 @@ impl Service {
             backend,
             presence,
             max_message,
+            probe: PROBE,
             era: AtomicU8::new(Era::Unknown as u8),
             draining: AtomicBool::new(false),
             running: TaskTracker::new(),
         }
+    }
+
+    /// The same, with less patience for servers that do not say which era they
+    /// speak.
+    #[must_use]
+    pub fn patient_for(mut self, probe: Duration) -> Self {
+        self.probe = PROBE.min(probe);
+        self
     }
 
     /// The processes and sessions.
@@ -126,8 +139,8 @@ impl Service {
         self.running.wait().await;
     }
 
-    /// Answers a request.
-    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    /// Answers a request to the program.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -138,20 +151,34 @@ impl Service {
                 _ => reply::not_allowed("GET"),
             };
         }
-        let name = match self.door.node_of(request.headers(), wall_clock()) {
-            Ok(name) => name,
-            Err(error) => {
-                debug!(%error, "a request without a valid token");
-                return reply::unauthorized();
-            }
-        };
-        let present = self.presence.enter();
-        if path != ENDPOINT {
-            return reply::text(StatusCode::NOT_FOUND, "not found\n");
+        let is_endpoint = path == ENDPOINT;
+        match self.sender(request.headers()) {
+            Ok(name) if is_endpoint => self.answer_node(&name, request).await,
+            Ok(_) => reply::text(StatusCode::NOT_FOUND, "not found\n"),
+            Err(refusal) => *refusal,
         }
-        let node = self.nodes.named(&name);
+    }
+
+    /// The node that sends a request with these headers.
+    ///
+    /// # Errors
+    /// The answer to whoever is none.
+    pub fn sender(&self, headers: &HeaderMap) -> Result<Arc<str>, Box<Response<Body>>> {
+        self.door.node_of(headers, wall_clock()).map_err(|error| {
+            debug!(%error, "a request without a valid token");
+            Box::new(reply::unauthorized())
+        })
+    }
+
+    /// Answers a request of a node that is known.
+    pub async fn answer_node<B>(&self, name: &Arc<str>, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let present = self.presence.enter();
+        let node = self.nodes.named(name);
         let Some(place) = node.begin() else {
-            return reply::later(SOON, "too many requests of this node");
+            return reply::later(SOON, NotTaken::Busy, "too many requests of this node");
         };
         let visit = Visit {
             node,
@@ -404,7 +431,7 @@ fn no_session(id: Option<&RequestId>) -> Response<Body> {
 }
 
 fn stopping() -> Response<Body> {
-    reply::later(SOON, "the bridge is stopping")
+    reply::later(SOON, NotTaken::Stopping, "the server is being stopped")
 }
 
 fn too_large(limit: usize) -> Response<Body> {
@@ -413,11 +440,12 @@ fn too_large(limit: usize) -> Response<Body> {
 }
 
 fn not_sent(why: &NotSent) -> Response<Body> {
-    let again = match why {
-        NotSent::Down { again, .. } => *again,
-        NotSent::TooMany | NotSent::Stopping => SOON,
+    let (again, cause) = match why {
+        NotSent::Down { again, .. } => (*again, NotTaken::Down),
+        NotSent::TooMany => (SOON, NotTaken::Busy),
+        NotSent::Stopping => (SOON, NotTaken::Stopping),
     };
-    reply::later(again, &why.to_string())
+    reply::later(again, cause, &why.to_string())
 }
 
 #[expect(

@@ -25,20 +25,20 @@ use http::{
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::Service;
 use url::Url;
 
-use super::{Settings, UpstreamError};
-use crate::bridge::signer::Signature;
+use super::{
+    Settings, UpstreamError,
+    local::{self, Locals, Stream},
+};
+use crate::bridge::{reply::NotTaken, signer::Signature};
 
 /// Longest piece of a non-JSON error body that is kept for people.
 const ERROR_TEXT: usize = 300;
@@ -90,7 +90,7 @@ impl Target {
 
     /// Whether a bridge is there: one process behind many connections.
     pub(super) fn is_bridge(&self) -> bool {
-        self.signature.is_some()
+        self.signature.is_some() || local::is_local(&self.uri)
     }
 
     /// The address as configured.
@@ -147,7 +147,7 @@ pub(super) struct HttpClient {
 }
 
 impl HttpClient {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, locals: Locals) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -159,6 +159,7 @@ impl HttpClient {
             .wrap_connector(tcp);
         let dial = Dial {
             inner: tls,
+            locals,
             limit: settings.connect_timeout,
         };
         let client = Client::builder(TokioExecutor::new())
@@ -369,6 +370,9 @@ pub(super) async fn failure(
     let body = collect(body, ERROR_BODY, deadline)
         .await
         .unwrap_or_default();
+    if let Some(why) = NotTaken::of(&parts.headers) {
+        return (not_taken(why, &body), None);
+    }
     let looks_like_json = body.trim_ascii_start().starts_with(b"{");
     let error = UpstreamError::Http {
         status: parts.status,
@@ -377,6 +381,15 @@ pub(super) async fn failure(
         retry_after: parts.headers.get(RETRY_AFTER).cloned().map(Box::new),
     };
     (error, looks_like_json.then_some(body))
+}
+
+/// What a bridge says of a request that it has not given to its server.
+fn not_taken(why: NotTaken, body: &[u8]) -> UpstreamError {
+    match why {
+        NotTaken::Busy => UpstreamError::Busy("the server has as many sessions as it may"),
+        NotTaken::Stopping => UpstreamError::Busy("the server is being stopped"),
+        NotTaken::Down => UpstreamError::SpawnFailed(readable(body).into()),
+    }
 }
 
 /// The first line of a text, without control characters.
@@ -410,13 +423,14 @@ fn from_client(error: legacy::Error) -> UpstreamError {
 #[derive(Debug, Clone)]
 struct Dial {
     inner: HttpsConnector<HttpConnector>,
+    locals: Locals,
     limit: Duration,
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 impl Service<Uri> for Dial {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -425,11 +439,16 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        if local::is_local(&uri) {
+            let connected = self.locals.connect(&uri);
+            let connected = connected.map(|stream| Stream::Memory(TokioIo::new(stream)));
+            return Box::pin(std::future::ready(connected.map_err(Into::into)));
+        }
         let dialling = self.inner.call(uri);
         let limit = self.limit;
         Box::pin(async move {
             match timeout(limit, dialling).await {
-                Ok(connected) => connected,
+                Ok(connected) => connected.map(Stream::Network),
                 Err(_) => Err(format!("no connection within {limit:?}").into()),
             }
         })
