@@ -16,7 +16,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method};
 use tower::{Service, ServiceExt as _};
 
-use super::{admin, batch, error, guard, guard::Guard, mcp, readiness, rest, sse};
+use super::{admin, batch, error, guard, guard::Guard, mcp, readiness, rest, source, sse};
 use crate::{gateway::Gateway, lists::Target};
 
 /// Names the node that answered.
@@ -61,10 +61,18 @@ impl Service<Request> for Node {
 }
 
 impl Parts {
-    /// What stands around every path: pages of foreign sites go no further,
-    /// and all answers, refusals too, name the node.
+    /// What stands around every path: the fleet's own servers and pages of
+    /// foreign sites go no further, and all answers, refusals too, name the node.
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
-        let mut response = match self.guard.enter(&request) {
+        let subnets = self.gateway.deployments.engine().docker.subnets();
+        let entered = match source::check(subnets, &request) {
+            Ok(()) => self.guard.enter(&request),
+            Err(refused) => {
+                tracing::info!(%refused, "request refused");
+                Err(Box::new(guard::refusal(&refused)))
+            }
+        };
+        let mut response = match entered {
             Err(answer) => *answer,
             Ok(page) => {
                 let mut response = self.route(request).await;
