@@ -16,6 +16,7 @@ mod incoming;
 mod kept;
 mod legacy_sse;
 mod link;
+mod local;
 mod open;
 mod peer;
 mod pool;
@@ -25,7 +26,6 @@ mod router;
 mod session;
 mod shared;
 mod standalone;
-mod stdio;
 mod upstreams;
 mod watch;
 
@@ -69,12 +69,14 @@ pub struct Settings {
     pub probe_timeout: Duration,
     /// Pooled sessions per replica over HTTP.
     pub sessions_per_replica: usize,
-    /// Child processes per stdio replica, and streams per HTTP+SSE replica.
-    pub processes_per_replica: usize,
+    /// Streams per HTTP+SSE replica.
+    pub streams_per_replica: usize,
     /// Sessions of clients that this node remembers without asking the store.
     pub dedicated_sessions: usize,
     /// An unused session is ended after this.
     pub session_idle: Duration,
+    /// A process of a stdio server whose session nobody uses is ended after this.
+    pub process_idle: Duration,
     /// Longest message accepted from a replica.
     pub max_message_bytes: usize,
     /// This node's `{name, version, ..}`, sent where the client gave no name.

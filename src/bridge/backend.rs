@@ -27,11 +27,13 @@ const UNUSED: Duration = Duration::from_secs(5);
 const ENDING: Duration = Duration::from_secs(6);
 
 /// How processes are shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
     /// One process for everybody.
     Shared,
-    /// One for each session, and one for requests without.
+    /// One for each session, and one for requests without. What servers are
+    /// made for: each client has its own.
+    #[default]
     PerSession,
     /// One for each call.
     PerCall,
@@ -307,8 +309,9 @@ impl Backend {
         }
     }
 
-    /// Ends all processes.
+    /// Ends all processes, also those that are about to be started.
     pub fn stop(&self) {
+        self.host.stop.cancel();
         if let Some(worker) = lock(&self.common).take() {
             worker.stop();
         }

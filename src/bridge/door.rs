@@ -9,7 +9,10 @@ use std::{
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
 
-use super::token::{Claims, PublicKey, SCHEME, TokenError};
+use super::{
+    signer::Signer,
+    token::{Claims, PublicKey, SCHEME, TokenError},
+};
 
 /// Tokens that are remembered: each node sends the same for half a minute.
 const REMEMBERED: usize = 512;
@@ -17,7 +20,7 @@ const REMEMBERED: usize = 512;
 /// Checks tokens for one bridge.
 #[derive(Debug)]
 pub struct Door {
-    key: PublicKey,
+    key: Key,
     audience: Arc<str>,
     /// By digest: comparing digests tells nothing of a token by how long it takes.
     known: Mutex<HashMap<[u8; 32], Known>>,
@@ -28,12 +31,41 @@ pub struct Door {
 struct Known {
     claims: Claims,
     node: Arc<str>,
+    key: PublicKey,
+}
+
+/// Whose tokens are taken.
+#[derive(Debug)]
+enum Key {
+    /// Those of the fleet that a bridge was given the key of.
+    Given(PublicKey),
+    /// Those of the fleet that a node belongs to, which may learn its key late.
+    Own(Signer),
+}
+
+impl Key {
+    fn public(&self) -> PublicKey {
+        match self {
+            Self::Given(key) => *key,
+            Self::Own(signer) => signer.public(),
+        }
+    }
 }
 
 impl Door {
     /// Lets in whoever has a token of the fleet for `audience`.
     #[must_use]
     pub fn new(key: PublicKey, audience: &str) -> Self {
+        Self::of(Key::Given(key), audience)
+    }
+
+    /// Lets in whoever has a token of the signer's own fleet for `audience`.
+    #[must_use]
+    pub fn of_signer(signer: Signer, audience: &str) -> Self {
+        Self::of(Key::Own(signer), audience)
+    }
+
+    fn of(key: Key, audience: &str) -> Self {
         Self {
             key,
             audience: audience.into(),
@@ -52,14 +84,16 @@ impl Door {
             _ => return Err(TokenError::Malformed),
         };
         let digest: [u8; 32] = Sha256::digest(token).into();
+        let key = self.key.public();
         {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Known { claims, node }) = known.get(&digest) {
-                let current = claims.is_current(now).then(|| Arc::clone(node));
+            if let Some(known) = known.get(&digest).filter(|known| known.key == key) {
+                let is_current = known.claims.is_current(now);
+                let current = is_current.then(|| Arc::clone(&known.node));
                 return current.ok_or(TokenError::Expired);
             }
         }
-        let claims = self.key.verify(token, &self.audience, now)?;
+        let claims = key.verify(token, &self.audience, now)?;
         let node: Arc<str> = claims.node.as_str().into();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
@@ -67,7 +101,7 @@ impl Door {
         }
         if known.len() < REMEMBERED {
             let node = Arc::clone(&node);
-            known.insert(digest, Known { claims, node });
+            known.insert(digest, Known { claims, node, key });
         }
         Ok(node)
     }
@@ -83,7 +117,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::bridge::token::SigningKey;
+    use crate::{bridge::token::SigningKey, ids::NodeId};
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
@@ -107,6 +141,20 @@ mod tests {
         }
         assert_eq!(door.known.lock().unwrap().len(), 1);
         assert_eq!(door.node_of(&header, at(66)), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn a_node_takes_the_tokens_of_its_fleet_from_when_it_knows_it() {
+        let signer = Signer::new(NodeId::named("n"), &[1; 32]);
+        let door = Door::of_signer(signer.clone(), "b");
+        let token = |secret| SigningKey::derive(secret).sign("m", "b", at(60));
+        let header = |secret| headers(&[&format!("{SCHEME} {}", token(secret))]);
+        let before = header(&[1; 32]);
+        assert!(door.node_of(&before, at(0)).is_ok());
+        signer.adopt(&[2; 32]);
+        let refused = door.node_of(&before, at(0));
+        assert_eq!(refused, Err(TokenError::Forged), "remembered or not");
+        assert!(door.node_of(&header(&[2; 32]), at(0)).is_ok());
     }
 
     #[test]

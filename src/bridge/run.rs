@@ -24,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Span, debug, info, warn};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::{
@@ -35,7 +35,7 @@ use super::{
     presence::Presence,
     service::Service,
     tap::Tap,
-    worker::Host,
+    worker::{Host, Starts},
 };
 use crate::{
     lifecycle::Tasks,
@@ -167,7 +167,11 @@ async fn serve(args: Args, program: Program, log: NonBlocking) -> io::Result<()>
         tasks: tasks.clone(),
         max_line: args.max_line,
         stderr: Box::new(move |line| tap.pass(line)),
+        count: None,
+        span: Span::none(),
+        stop: CancellationToken::new(),
         hurry: hurry.clone(),
+        starts: Starts::default(),
         numbers: Arc::new(AtomicU64::new(1)),
         restarts: AtomicU64::new(0),
     });

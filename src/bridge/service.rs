@@ -38,7 +38,10 @@ const SOON: Duration = Duration::from_secs(1);
 /// What a message costs beside its bytes.
 const OVERHEAD: usize = 256;
 
-/// What a request of which nobody knows the sender is counted as.
+/// How long a server may take to say that it speaks the modern era. Nodes wait
+/// a little longer.
+const PROBE: Duration = Duration::from_secs(3);
+
 const HEALTH: &str = "/healthz";
 const ENDPOINT: &str = "/mcp";
 
@@ -58,6 +61,7 @@ pub struct Service {
     backend: Backend,
     presence: Arc<Presence>,
     max_message: usize,
+    probe: Duration,
     era: AtomicU8,
     draining: AtomicBool,
     /// Requests in flight that are waited for when the bridge stops.
@@ -107,10 +111,19 @@ impl Service {
             backend,
             presence,
             max_message,
+            probe: PROBE,
             era: AtomicU8::new(Era::Unknown as u8),
             draining: AtomicBool::new(false),
             running: TaskTracker::new(),
         }
+    }
+
+    /// The same, with less patience for servers that do not say which era they
+    /// speak.
+    #[must_use]
+    pub fn patient_for(mut self, probe: Duration) -> Self {
+        self.probe = PROBE.min(probe);
+        self
     }
 
     /// The processes and sessions.
@@ -127,8 +140,8 @@ impl Service {
         self.running.wait().await;
     }
 
-    /// Answers a request.
-    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    /// Answers a request to the program.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
@@ -139,18 +152,32 @@ impl Service {
                 _ => reply::not_allowed("GET"),
             };
         }
-        let name = match self.door.node_of(request.headers(), wall_clock()) {
-            Ok(name) => name,
-            Err(error) => {
-                debug!(%error, "a request without a valid token");
-                return reply::unauthorized();
-            }
-        };
-        let present = self.presence.enter();
-        if path != ENDPOINT {
-            return reply::text(StatusCode::NOT_FOUND, "not found\n");
+        let is_endpoint = path == ENDPOINT;
+        match self.sender(request.headers()) {
+            Ok(name) if is_endpoint => self.answer_node(&name, request).await,
+            Ok(_) => reply::text(StatusCode::NOT_FOUND, "not found\n"),
+            Err(refusal) => *refusal,
         }
-        let node = self.nodes.named(&name);
+    }
+
+    /// The node that sends a request with these headers.
+    ///
+    /// # Errors
+    /// The answer to whoever is none.
+    pub fn sender(&self, headers: &HeaderMap) -> Result<Arc<str>, Box<Response<Body>>> {
+        self.door.node_of(headers, wall_clock()).map_err(|error| {
+            debug!(%error, "a request without a valid token");
+            Box::new(reply::unauthorized())
+        })
+    }
+
+    /// Answers a request of a node that is known.
+    pub async fn answer_node<B>(&self, name: &Arc<str>, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let present = self.presence.enter();
+        let node = self.nodes.named(name);
         let Some(place) = node.begin() else {
             return later(Reason::Busy, SOON, "too many requests of this node");
         };

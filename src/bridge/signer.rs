@@ -34,6 +34,12 @@ impl Signer {
         self.key.store(Arc::new(SigningKey::derive(secret)));
     }
 
+    /// The node it signs for.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
     /// What bridges are given.
     #[must_use]
     pub fn public(&self) -> PublicKey {

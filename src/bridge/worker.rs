@@ -5,10 +5,14 @@
 //! as the first was, so that sessions need not know.
 
 mod life;
+mod starts;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -18,7 +22,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
+pub use self::starts::Starts;
 use super::{
     input::{Input, Job},
     nodes::Node,
@@ -35,14 +41,19 @@ use crate::{
         method,
     },
     stdio::{process::Program, reaper::Reaper, tail::Tail},
+    telemetry::metrics::Counted,
 };
 
 /// While the next process is further away than this, requests are refused
 /// instead of waiting for it.
 const WORTH_WAITING: Duration = Duration::from_secs(2);
+/// When to ask again for a process that could not be started.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Takes the lines that processes write to stderr.
 pub type StderrSink = Box<dyn Fn(&[u8]) + Send + Sync>;
+/// Counts a process as running for as long as what it gives is kept.
+pub type Count = Box<dyn Fn() -> Counted + Send + Sync>;
 
 /// What all processes of a bridge have in common.
 pub struct Host {
@@ -56,8 +67,16 @@ pub struct Host {
     pub max_line: usize,
     /// Takes what processes write to stderr.
     pub stderr: StderrSink,
+    /// Counts those that run, where somebody wants to know.
+    pub count: Option<Count>,
+    /// What their log lines belong to; never the request that started one.
+    pub span: Span,
+    /// Cancelled when there is to be no process any more.
+    pub stop: CancellationToken,
     /// Cancelled when there is no more time for processes to end by themselves.
     pub hurry: CancellationToken,
+    /// How the last ones began.
+    pub starts: Starts,
     /// Numbers for requests, the same for all processes.
     pub numbers: Arc<AtomicU64>,
     /// How often a process that had ended was started again.
@@ -102,9 +121,18 @@ pub struct Worker {
     /// Held while the first client initializes it.
     initializing: Arc<tokio::sync::Mutex<()>>,
     tail: Tail,
-    last_words: Mutex<Option<RpcError>>,
+    last_words: Mutex<Option<LastWords>>,
+    /// Whether anything sensible was heard of the process.
+    has_spoken: AtomicBool,
     stop: CancellationToken,
     used: Mutex<Instant>,
+}
+
+/// Why a process is over.
+#[derive(Debug, Clone)]
+struct LastWords {
+    why: RpcError,
+    was_started: bool,
 }
 
 /// Why the server does not get a request.
@@ -126,6 +154,13 @@ pub enum NotSent {
     Stopping,
 }
 
+impl NotSent {
+    /// Its command cannot be run.
+    pub(super) fn not_started(why: RpcError) -> Self {
+        Self::Down { again: SOON, why }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each critical section leaves the value whole at every point.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -140,24 +175,32 @@ impl Worker {
         handshake: Option<Handshake>,
         place: Option<OwnedSemaphorePermit>,
     ) -> Arc<Self> {
+        let pause = host.starts.pause(Instant::now());
+        let phase = pause.as_ref().map_or(Phase::Up, |(pause, why)| {
+            let (until, why) = (Instant::now() + *pause, why.clone());
+            Phase::Down { until, why }
+        });
         let worker = Arc::new_cyclic(|weak| Self {
             host: Arc::clone(host),
             lives,
             table: Mutex::new(Table::new(Arc::clone(&host.numbers), weak.clone())),
             input: Input::default(),
-            phase: Mutex::new(Phase::Up),
+            phase: Mutex::new(phase),
             handshake: Mutex::new(handshake),
             initializing: Arc::default(),
             last_words: Mutex::new(None),
+            has_spoken: AtomicBool::new(false),
             tail: Tail::default(),
-            stop: CancellationToken::new(),
+            stop: host.stop.child_token(),
             used: Mutex::new(Instant::now()),
         });
         let living = Arc::clone(&worker);
-        host.tasks.spawn_brief(async move {
-            living.live().await;
+        let pause = pause.map_or(Duration::ZERO, |(pause, _)| pause);
+        let living = async move {
+            living.live(pause).await;
             drop(place);
-        });
+        };
+        host.span.in_scope(|| host.tasks.spawn_brief(living));
         worker
     }
 
@@ -275,7 +318,7 @@ impl Worker {
         let (number, answer) = self.table().admit_own();
         self.tell_own(Rope::splice(&request, vec![(place, number.to_string())]));
         let answer = tokio::select! {
-            answer = answer => answer.map_err(|_| Refusal::Ended(self.last_words()))?,
+            answer = answer => answer.map_err(|_| self.refusal())?,
             () = self.stop.cancelled() => return Err(Refusal::Stopping),
         };
         let is_result = Parts::read(&answer).is_ok_and(|(parts, _)| parts.result().is_some());
@@ -302,7 +345,10 @@ impl Worker {
         self.table().give_up(number, "");
         match outcome {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(NoAnswer::Ended),
+            Ok(Err(_)) => Err(match lock(&self.last_words).clone() {
+                Some(last) if !last.was_started => NoAnswer::NotStarted(last.why),
+                Some(_) | None => NoAnswer::Ended,
+            }),
             Err(_) => Err(NoAnswer::Silent),
         }
     }
@@ -323,10 +369,13 @@ impl Worker {
         }
     }
 
-    /// Why a request fails whose process has just ended.
-    fn last_words(&self) -> RpcError {
-        let said = lock(&self.last_words).clone();
-        said.unwrap_or_else(|| RpcError::internal("the server's process ended"))
+    /// Why a session cannot be opened whose process has just ended.
+    fn refusal(&self) -> Refusal {
+        match lock(&self.last_words).clone() {
+            Some(last) if last.was_started => Refusal::Ended(last.why),
+            Some(last) => Refusal::NotSent(NotSent::not_started(last.why)),
+            None => Refusal::Ended(RpcError::internal("the server's process ended")),
+        }
     }
 }
 
@@ -358,10 +407,12 @@ impl From<NotSent> for Refusal {
 }
 
 /// Why a request of the bridge's own was not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NoAnswer {
     /// The process ended.
     Ended,
+    /// There was none: the command cannot be run.
+    NotStarted(RpcError),
     /// Not in time.
     Silent,
 }

@@ -1,6 +1,6 @@
 //! `[servers.NAME]`: the MCP servers this node is told about.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
 use url::Url;
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     balance::Policy,
+    bridge::backend::Mode,
     ids::ServerId,
     servers::{Endpoint, InFlightLimit, StdioCommand},
     store::rates::Rate,
@@ -112,6 +113,12 @@ const POLICIES: [(&str, Policy); 5] = [
     ("least_in_flight", Policy::LeastInFlight),
     ("weighted", Policy::Weighted),
     ("random", Policy::Random),
+];
+
+const MODES: [(&str, Mode); 3] = [
+    ("shared", Mode::Shared),
+    ("per-session", Mode::PerSession),
+    ("per-call", Mode::PerCall),
 ];
 
 /// All of `[servers]`, in the order they are written. `imported` came from `--mcp-json`.
@@ -214,7 +221,7 @@ fn replicas(section: &mut Section<'_>) -> Option<Vec<ReplicaConfig>> {
     forbid(
         section,
         command.is_none() && !given.is_empty(),
-        &["env", "directory"],
+        &["env", "directory", "mode", "max_processes"],
         "`command`",
     );
     let env = pairs::environment(section);
@@ -222,6 +229,13 @@ fn replicas(section: &mut Section<'_>) -> Option<Vec<ReplicaConfig>> {
         let path = located.place.resolve(&values::some_text(located)?);
         Ok(path.display().to_string())
     });
+    let defaults = StdioCommand::default();
+    let mode = section.read("mode", defaults.mode, values::choice(&MODES));
+    let max_processes = section.read(
+        "max_processes",
+        defaults.max_processes.get(),
+        values::count(1..=10_000),
+    );
     if let Some(url) = url {
         let uri = checked(section, "url", &url, endpoint)?;
         return Some(vec![Endpoint::Http(uri).into()]);
@@ -234,6 +248,8 @@ fn replicas(section: &mut Section<'_>) -> Option<Vec<ReplicaConfig>> {
         argv,
         env,
         directory,
+        mode,
+        max_processes: NonZeroUsize::new(max_processes).unwrap_or(defaults.max_processes),
     };
     Some(vec![Endpoint::Stdio(command).into()])
 }

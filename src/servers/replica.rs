@@ -1,7 +1,7 @@
 //! One running copy of a server: where it is, and all that this node knows of
 //! it, so that nothing is left when it goes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Uri};
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     balance::Load,
     breaker::{Breaker, Told},
+    bridge::backend::Mode,
     ids::{ReplicaId, ServerId},
 };
 
@@ -59,6 +60,23 @@ pub struct StdioCommand {
     pub env: BTreeMap<String, String>,
     /// Working directory, the node's own when absent.
     pub directory: Option<String>,
+    /// How its processes are shared.
+    pub mode: Mode,
+    /// Processes of it that a node may run, where there may be several.
+    pub max_processes: NonZeroUsize,
+}
+
+impl Default for StdioCommand {
+    /// What the bridge does when nobody says how; the command is missing.
+    fn default() -> Self {
+        Self {
+            argv: Vec::new(),
+            env: BTreeMap::new(),
+            directory: None,
+            mode: Mode::default(),
+            max_processes: const { NonZeroUsize::new(16).unwrap() },
+        }
+    }
 }
 
 impl std::fmt::Debug for StdioCommand {
@@ -67,6 +85,8 @@ impl std::fmt::Debug for StdioCommand {
             .field("argv", &self.argv)
             .field("env", &self.env.keys())
             .field("directory", &self.directory)
+            .field("mode", &self.mode)
+            .field("max_processes", &self.max_processes)
             .finish()
     }
 }

@@ -112,12 +112,7 @@ impl Upstreams {
                 let again = peer.probe_again(&self.shared, deadline, &verdict).await;
                 again.map(drop)
             }
-            Speaks::ModernStdio(_) => {
-                let empty = json::raw(&serde_json::json!({}));
-                self.ask(peer, &SlotKey::Modern, method::DISCOVER, &empty, deadline)
-                    .await
-            }
-            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse => {
                 let empty = json::raw(&serde_json::json!({}));
                 let key = SlotKey::Capabilities(Arc::clone(nobody.fingerprint()));
                 let first = self.ask(peer, &key, method::PING, &empty, deadline).await;

@@ -25,20 +25,23 @@ use http::{
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::Service;
 use url::Url;
 
-use super::{Settings, UpstreamError};
-use crate::bridge::{not_taken::NotTaken, signer::Signature};
+use super::{
+    Settings, UpstreamError,
+    local::{self, Locals, Stream},
+};
+use crate::bridge::{
+    not_taken::{NotTaken, Reason},
+    signer::Signature,
+};
 
 /// Longest piece of a non-JSON error body that is kept for people.
 const ERROR_TEXT: usize = 300;
@@ -90,7 +93,20 @@ impl Target {
 
     /// Whether a bridge is there: one process behind many connections.
     pub(super) fn is_bridge(&self) -> bool {
-        self.signature.is_some()
+        self.signature.is_some() || local::is_local(&self.uri)
+    }
+
+    /// A request that the bridge there did not give to its server. One in this
+    /// process has no replica beside it: what it says is final.
+    fn not_taken(&self, not_taken: NotTaken, why: String) -> UpstreamError {
+        if !local::is_local(&self.uri) {
+            return UpstreamError::NotTaken(not_taken, why.into());
+        }
+        match not_taken.reason {
+            Reason::Busy => UpstreamError::Busy("the server has as many sessions as it may"),
+            Reason::Stopping => UpstreamError::Busy("the server is being stopped"),
+            Reason::Down => UpstreamError::SpawnFailed(why.into()),
+        }
     }
 
     /// The address as configured.
@@ -147,7 +163,7 @@ pub(super) struct HttpClient {
 }
 
 impl HttpClient {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, locals: Locals) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -159,6 +175,7 @@ impl HttpClient {
             .wrap_connector(tcp);
         let dial = Dial {
             inner: tls,
+            locals,
             limit: settings.connect_timeout,
         };
         let client = Client::builder(TokioExecutor::new())
@@ -209,7 +226,7 @@ impl HttpClient {
         {
             let body = collect(response.into_body(), ERROR_BODY, deadline).await;
             let why = readable(&body.unwrap_or_default());
-            return Err(UpstreamError::NotTaken(not_taken, why.into()));
+            return Err(target.not_taken(not_taken, why));
         }
         if target.follow(&response) {
             return self.send(new(), deadline).await;
@@ -418,13 +435,14 @@ fn from_client(error: legacy::Error) -> UpstreamError {
 #[derive(Debug, Clone)]
 struct Dial {
     inner: HttpsConnector<HttpConnector>,
+    locals: Locals,
     limit: Duration,
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 impl Service<Uri> for Dial {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -433,11 +451,16 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        if local::is_local(&uri) {
+            let connected = self.locals.connect(&uri);
+            let connected = connected.map(|stream| Stream::Memory(TokioIo::new(stream)));
+            return Box::pin(std::future::ready(connected.map_err(Into::into)));
+        }
         let dialling = self.inner.call(uri);
         let limit = self.limit;
         Box::pin(async move {
             match timeout(limit, dialling).await {
-                Ok(connected) => connected,
+                Ok(connected) => connected.map(Stream::Network),
                 Err(_) => Err(format!("no connection within {limit:?}").into()),
             }
         })

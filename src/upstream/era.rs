@@ -63,18 +63,6 @@ pub(super) fn read_reply(reply: Reply, asked: Version) -> Finding {
     }
 }
 
-/// Reads what a probed pipe did, where silence and exit are answers too.
-pub(super) fn read_pipe_reply(reply: Reply, asked: Version) -> Finding {
-    match reply {
-        Reply::Failed(
-            UpstreamError::TimedOut { .. }
-            | UpstreamError::Closed { .. }
-            | UpstreamError::Malformed(_),
-        ) => Finding::Legacy,
-        other => read_reply(other, asked),
-    }
-}
-
 /// Statuses about credentials, load or failure tell nothing about the era.
 fn is_evidence(status: StatusCode) -> bool {
     status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 408 | 429)
@@ -292,20 +280,6 @@ mod tests {
             let shown = format!("{reply:?}");
             let found = read_reply(reply, Version::LATEST_MODERN);
             assert_eq!(name(&found), expected, "{shown}");
-        }
-    }
-
-    #[test]
-    fn on_a_pipe_silence_and_exit_mean_legacy() {
-        for reply in [
-            Reply::Failed(UpstreamError::TimedOut { sent: true }),
-            Reply::Failed(UpstreamError::Closed {
-                before_headers: false,
-                cause: None,
-            }),
-        ] {
-            let found = read_pipe_reply(reply, Version::LATEST_MODERN);
-            assert_eq!(name(&found), "legacy");
         }
     }
 

@@ -21,9 +21,10 @@ pub enum UpstreamError {
     /// No connection, or a pooled one ended before the request was written. Nothing was sent.
     #[error("cannot connect to the replica")]
     ConnectFailed(#[source] Cause),
-    /// The child process could not be started, or started too often lately. Nothing was sent.
-    #[error("cannot start the server's process")]
-    SpawnFailed(#[source] Cause),
+    /// The server's process could not be started, or was started too often
+    /// lately: what its bridge says. Nothing was sent.
+    #[error("{0}")]
+    SpawnFailed(Box<str>),
     /// The era of the replica could not be found out, or no session could be
     /// opened. The request itself was not sent.
     #[error("the replica is not ready")]

@@ -8,16 +8,12 @@ use std::sync::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, UpstreamError,
     client::{Target, discard, failure},
-    incoming::ended,
     resume::Origin,
     router::Router,
 };
@@ -37,8 +33,6 @@ pub(super) enum Channel {
     },
     /// HTTP+SSE: messages are POSTed, everything arrives on one event stream.
     Sse { messages: Target },
-    /// A child process: both ways are pipes.
-    Stdio { input: mpsc::Sender<Bytes> },
 }
 
 /// A way to and from one replica.
@@ -47,7 +41,7 @@ pub(super) struct Link {
     pub(super) replica: ReplicaId,
     pub(super) channel: Channel,
     pub(super) router: Arc<Router>,
-    /// Cancelled when it ends; its readers and its process watch this.
+    /// Cancelled when it ends; its readers watch this.
     pub(super) end: CancellationToken,
     lost: AtomicBool,
     /// Held while the standalone stream is being opened.
@@ -83,7 +77,7 @@ impl Link {
                 headers: headers.clone(),
                 max_message_bytes: shared.settings.max_message_bytes,
             }),
-            Channel::Sse { .. } | Channel::Stdio { .. } => None,
+            Channel::Sse { .. } => None,
         }
     }
 
@@ -95,13 +89,6 @@ impl Link {
         deadline: Instant,
     ) -> Result<(), UpstreamError> {
         let (target, headers) = match &self.channel {
-            Channel::Stdio { input } => {
-                return match timeout_at(deadline, input.send(message)).await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(_)) => Err(ended()),
-                    Err(_) => Err(UpstreamError::TimedOut { sent: false }),
-                };
-            }
             Channel::Http { target, headers } => (target, headers.clone()),
             Channel::Sse { messages } => (messages, HeaderMap::new()),
         };
@@ -126,7 +113,7 @@ impl Link {
     pub(super) fn session_id(&self) -> Option<&HeaderValue> {
         match &self.channel {
             Channel::Http { headers, .. } => headers.get(header::SESSION_ID),
-            Channel::Sse { .. } | Channel::Stdio { .. } => None,
+            Channel::Sse { .. } => None,
         }
     }
 

@@ -20,17 +20,16 @@ use super::{
     Description, Shared, UpstreamError,
     changes::Changes,
     client::Target,
+    local::Local,
     pool::{Need, SlotKey, Slots},
-    stdio::Backoff,
 };
 use crate::{
-    bridge::signer::Signer,
     ids::{ReplicaId, ServerId},
     mcp::{
         capabilities::ClientCapabilities,
         version::{Era, Version},
     },
-    servers::{Endpoint, Replica, StdioCommand},
+    servers::{Endpoint, Replica},
 };
 
 /// How a replica is spoken to.
@@ -42,10 +41,6 @@ pub(super) enum Speaks {
     LegacyHttp { verified: bool },
     /// HTTP+SSE of 2024-11-05.
     LegacySse,
-    /// Stateless requests over a pipe.
-    ModernStdio(Version),
-    /// A pipe with `initialize`.
-    LegacyStdio,
     /// The demo server in this process.
     Demo,
 }
@@ -54,15 +49,15 @@ impl Speaks {
     /// The era of its requests.
     pub(super) fn era(self) -> Era {
         match self {
-            Self::ModernHttp(_) | Self::ModernStdio(_) | Self::Demo => Era::Modern,
-            Self::LegacyHttp { .. } | Self::LegacySse | Self::LegacyStdio => Era::Legacy,
+            Self::ModernHttp(_) | Self::Demo => Era::Modern,
+            Self::LegacyHttp { .. } | Self::LegacySse => Era::Legacy,
         }
     }
 
     /// Whether its messages share one stream.
     pub(super) fn is_shared_stream(self) -> bool {
         match self {
-            Self::LegacySse | Self::ModernStdio(_) | Self::LegacyStdio => true,
+            Self::LegacySse => true,
             Self::ModernHttp(_) | Self::LegacyHttp { .. } | Self::Demo => false,
         }
     }
@@ -72,22 +67,7 @@ impl Speaks {
 #[derive(Debug)]
 pub(super) enum Way {
     Http(Target),
-    Stdio(StdioCommand),
     Demo,
-}
-
-impl Way {
-    fn to(replica: &Replica, signer: &Signer) -> Self {
-        match &replica.endpoint {
-            Endpoint::Http(uri) => {
-                let signature = replica.audience.as_deref();
-                let signature = signature.map(|audience| signer.toward(audience));
-                Self::Http(Target::new(uri.clone(), &replica.headers).signed(signature))
-            }
-            Endpoint::Stdio(command) => Self::Stdio(command.clone()),
-            Endpoint::Demo => Self::Demo,
-        }
-    }
 }
 
 /// What a probe found.
@@ -112,6 +92,8 @@ pub(super) struct Peer {
     pub(super) id: ReplicaId,
     pub(super) server: ServerId,
     pub(super) way: Way,
+    /// The stdio server, where this node runs it.
+    local: Option<Arc<Local>>,
     /// Dead when the replica was removed.
     pub(super) replica: Weak<Replica>,
     pub(super) changes: Changes,
@@ -122,15 +104,28 @@ pub(super) struct Peer {
     /// Until when a modern replica is known to refuse `initialize`.
     refuses_legacy: Mutex<Option<Instant>>,
     failed: Mutex<Option<(Instant, UpstreamError)>>,
-    pub(super) backoff: Backoff,
 }
 
 impl Peer {
-    pub(super) fn new(replica: &Arc<Replica>, signer: &Signer) -> Arc<Self> {
+    pub(super) fn new(replica: &Arc<Replica>, shared: &Arc<Shared>) -> Arc<Self> {
+        let (way, local) = match &replica.endpoint {
+            Endpoint::Http(uri) => {
+                let signature = replica.audience.as_deref();
+                let signature = signature.map(|bridge| shared.settings.signer.toward(bridge));
+                let target = Target::new(uri.clone(), &replica.headers).signed(signature);
+                (Way::Http(target), None)
+            }
+            Endpoint::Stdio(command) => {
+                let local = Local::start(shared, replica, command);
+                (Way::Http(Target::new(local.uri(), &[])), Some(local))
+            }
+            Endpoint::Demo => (Way::Demo, None),
+        };
         Arc::new(Self {
             id: replica.id.clone(),
             server: replica.server.clone(),
-            way: Way::to(replica, signer),
+            way,
+            local,
             replica: Arc::downgrade(replica),
             changes: Changes::new(),
             slots: Slots::default(),
@@ -139,7 +134,6 @@ impl Peer {
             rechecking: AtomicBool::new(false),
             refuses_legacy: Mutex::new(None),
             failed: Mutex::new(None),
-            backoff: Backoff::default(),
         })
     }
 
@@ -154,6 +148,11 @@ impl Peer {
     pub(super) fn asks_per_session(&self) -> bool {
         let is_bridge = matches!(&self.way, Way::Http(target) if target.is_bridge());
         is_bridge || self.speaks().is_some_and(Speaks::is_shared_stream)
+    }
+
+    /// The stdio server, where this node runs it.
+    pub(super) fn local(&self) -> Option<&Arc<Local>> {
+        self.local.as_ref()
     }
 
     /// Ends its sessions as soon as nobody uses them.
@@ -172,15 +171,16 @@ impl Peer {
     /// replica may offer them, and through them nothing has to be translated.
     pub(super) fn serves_legacy(&self, verdict: &Verdict) -> bool {
         match verdict.speaks {
-            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => true,
-            // Not every server of both eras names the older versions in its
-            // description, so the first client's session finds out.
-            Speaks::ModernHttp(_) => !self.refused_legacy(),
-            Speaks::ModernStdio(_) => {
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse => true,
+            // A process would be started for nothing.
+            Speaks::ModernHttp(_) if self.local.is_some() => {
                 let described = verdict.description.as_ref();
                 described.is_some_and(|description| description.speaks_legacy())
                     && !self.refused_legacy()
             }
+            // Not every server of both eras names the older versions in its
+            // description, so the first client's session finds out.
+            Speaks::ModernHttp(_) => !self.refused_legacy(),
             Speaks::Demo => false,
         }
     }
@@ -233,7 +233,7 @@ impl Peer {
     ) -> Result<Arc<Description>, UpstreamError> {
         let verdict = self.verdict(shared, deadline).await?;
         match verdict.speaks {
-            Speaks::Demo | Speaks::ModernStdio(_) | Speaks::ModernHttp(_) => {
+            Speaks::Demo | Speaks::ModernHttp(_) => {
                 let fresh_for = verdict
                     .description
                     .as_ref()
@@ -250,7 +250,7 @@ impl Peer {
                     None => self.describe_legacy(shared, deadline).await,
                 }
             }
-            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse => {
                 self.describe_legacy(shared, deadline).await
             }
         }
@@ -338,7 +338,6 @@ impl Peer {
         let found = match &self.way {
             Way::Demo => Ok(self.settle(Speaks::Demo, Some(Arc::new(probe::describe_demo()?)))),
             Way::Http(target) => self.probe_http(shared, target, soon).await,
-            Way::Stdio(_) => self.probe_stdio(shared, soon).await,
         };
         found.inspect_err(|error| {
             debug!(replica = %self.id, %error, "the era could not be found out");

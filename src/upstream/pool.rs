@@ -30,6 +30,9 @@ use crate::mcp::{Raw, capabilities::ClientCapabilities, version::Version};
 /// An opening goes on this long for others when its caller's deadline is near.
 const OPEN_AT_LEAST: Duration = Duration::from_secs(10);
 
+/// How often a place for a session is looked for while there is none.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Which sessions are alike.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum SlotKey {
@@ -37,8 +40,6 @@ pub(super) enum SlotKey {
     Capabilities(Arc<str>),
     /// Opened for a client's session.
     Client(Arc<str>),
-    /// The channel of a modern stdio replica.
-    Modern,
 }
 
 /// Alike sessions.
@@ -180,13 +181,18 @@ impl Slots {
                     opened.send(outcome).ok();
                 });
                 match timeout_at(deadline, wait).await {
+                    // A bridge has no process left: its others may get free.
+                    Ok(Ok(Err(UpstreamError::Busy(_)))) => {}
                     Ok(Ok(outcome)) => return outcome,
                     Ok(Err(_)) => return Err(UpstreamError::Stopping),
                     Err(_) => return Err(UpstreamError::TimedOut { sent: false }),
                 }
+            } else {
+                drop(one_at_a_time);
             }
-            drop(one_at_a_time);
-            if timeout_at(deadline, freed).await.is_err() {
+            // Those of other nodes get free without a word.
+            let again = deadline.min(Instant::now() + LOOK_AGAIN);
+            if timeout_at(again, freed).await.is_err() && again == deadline {
                 return Err(UpstreamError::Busy(
                     "all sessions with the replica are taken",
                 ));
@@ -205,11 +211,6 @@ impl Slots {
     /// Notes what a client's session is asked to remember.
     pub(super) fn keep(&self, key: &SlotKey, method: &str, params: &Raw) {
         lock(&self.slot(key).kept).note(method, params);
-    }
-
-    /// Adds a session that was opened for another reason.
-    pub(super) fn put(&self, key: &SlotKey, session: Arc<Session>) {
-        lock(&self.slot(key).sessions).push(session);
     }
 
     /// The session of that key, if it can be used; nothing is opened.
@@ -267,9 +268,9 @@ impl Slots {
     /// unused for longest.
     fn make_room(&self, peer: &Peer, shared: &Arc<Shared>, key: &SlotKey) -> bool {
         let settings = &shared.settings;
-        let is_process = peer.speaks().is_some_and(Speaks::is_shared_stream);
-        let (limit, of_kind): (usize, fn(&SlotKey) -> bool) = match (is_process, key) {
-            (true, _) => (settings.processes_per_replica, |_| true),
+        let is_stream = peer.speaks().is_some_and(Speaks::is_shared_stream);
+        let (limit, of_kind): (usize, fn(&SlotKey) -> bool) = match (is_stream, key) {
+            (true, _) => (settings.streams_per_replica, |_| true),
             (false, SlotKey::Client(_)) => (settings.dedicated_sessions, is_client),
             (false, _) => (settings.sessions_per_replica, |key| !is_client(key)),
         };
@@ -332,6 +333,7 @@ impl Slot {
                 lock(&self.sessions).push(session);
                 Ok(lease)
             }
+            Err(error @ UpstreamError::Busy(_)) => Err(error),
             Err(error) => {
                 debug!(replica = %peer.id, %error, "no session");
                 *lock(&self.failed) = Some((Instant::now(), error.clone()));

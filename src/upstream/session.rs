@@ -1,5 +1,5 @@
-//! An initialized session with a legacy replica, or the shared channel of a
-//! modern stdio one: who may use it, how a message is sent on it, how it ends.
+//! An initialized session with a legacy replica: who may use it, how a message
+//! is sent on it, how it ends.
 //!
 //! Opening is in `open`, choosing one for a call in `pool`.
 

@@ -10,10 +10,17 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use super::{Settings, client::HttpClient, stdio};
-use crate::{lifecycle::Tasks, mcp::message::RequestId, store::Store, telemetry::metrics::Metrics};
+use super::{
+    Settings,
+    client::HttpClient,
+    local::{self, Locals},
+};
+use crate::{
+    ids::ServerId, lifecycle::Tasks, mcp::message::RequestId, store::Store,
+    telemetry::metrics::Metrics,
+};
 
 /// What all parts of this module need at hand.
 #[derive(Debug)]
@@ -27,8 +34,10 @@ pub(super) struct Shared {
     pub(super) closing: CancellationToken,
     /// Cancelled when there is no more time for processes to end by themselves.
     pub(super) killing: CancellationToken,
-    /// The processes that are running.
-    pub(super) children: TaskTracker,
+    /// Owner of the tasks that keep processes.
+    pub(super) children: Tasks,
+    /// The stdio servers this node runs.
+    pub(super) locals: Locals,
     /// Notified whenever a session may have become free.
     pub(super) freed: Notify,
     /// What child processes inherit.
@@ -46,19 +55,27 @@ impl Shared {
         // Nodes share the sessions of clients, where ids must not meet. A start
         // at random below 2^52 keeps them apart, and exact in a double.
         let start = rand::random::<u64>() >> 12;
+        let closing = CancellationToken::new();
+        let locals = Locals::new(tasks.clone(), closing.clone());
         Arc::new(Self {
-            http: HttpClient::new(&settings),
+            http: HttpClient::new(&settings, locals.clone()),
             settings,
             store,
             tasks,
             metrics,
-            closing: CancellationToken::new(),
+            closing,
             killing: CancellationToken::new(),
-            children: TaskTracker::new(),
+            children: Tasks::new(),
+            locals,
             freed: Notify::new(),
-            environment: stdio::minimal_environment(),
+            environment: local::minimal_environment(),
             next_id: AtomicU64::new(start),
         })
+    }
+
+    /// What tokens for a stdio server of this node are made for.
+    pub(super) fn audience(&self, server: &ServerId) -> String {
+        format!("{}/{server}", self.settings.signer.node())
     }
 
     /// An id that no other request of the fleet has.

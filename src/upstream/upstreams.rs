@@ -324,7 +324,7 @@ impl Upstreams {
         };
         let keep = self.shared.settings.keep_dedicated;
         let mut ending = Vec::new();
-        for peer in peers {
+        for peer in &peers {
             for (key, session) in peer.slots.take_all() {
                 // What other nodes can continue stays.
                 let kept = keep && matches!(key, SlotKey::Client(_)) && session.link.has_id();
@@ -338,16 +338,16 @@ impl Upstreams {
             warn!("not all upstream sessions were ended in time");
         }
         self.shared.closing.cancel();
-        self.shared.children.close();
+        for local in peers.iter().filter_map(|peer| peer.local()) {
+            local.service().backend().stop();
+        }
         // A second is left for what has to be killed.
         let patience = deadline.checked_sub(Duration::from_secs(1));
         let patience = patience.unwrap_or(deadline).max(Instant::now());
-        if timeout_at(patience, self.shared.children.wait())
-            .await
-            .is_err()
-        {
+        let children = &self.shared.children;
+        if timeout_at(patience, children.finished()).await.is_err() {
             self.shared.killing.cancel();
-            let killed = timeout(Duration::from_secs(2), self.shared.children.wait());
+            let killed = timeout(Duration::from_secs(2), children.finished());
             if killed.await.is_err() {
                 warn!("not all child processes ended");
             }
@@ -381,7 +381,7 @@ impl Upstreams {
                 if let Some(former) = former {
                     former.retire_all(&self.shared);
                 }
-                let peer = Peer::new(replica, &self.shared.settings.signer);
+                let peer = Peer::new(replica, &self.shared);
                 peers.insert(replica.id.clone(), Arc::clone(&peer));
                 peer
             }
@@ -405,6 +405,9 @@ impl Upstreams {
         };
         for peer in kept {
             peer.slots.retire_idle(&self.shared, now);
+            if let Some(local) = peer.local() {
+                local.service().backend().tidy();
+            }
         }
         for peer in removed {
             debug!(replica = %peer.id, "replica forgotten");

@@ -49,11 +49,11 @@ pub(super) async fn watch(
     let watching = async {
         match peer.verdict(shared, deadline).await?.speaks {
             Speaks::Demo => Err(UpstreamError::NotOffered("changes")),
-            Speaks::ModernHttp(_) | Speaks::ModernStdio(_) => {
+            Speaks::ModernHttp(_) => {
                 let capabilities = &description.capabilities;
                 listen(upstreams, shared, replica, capabilities, resources, &to).await
             }
-            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse => {
                 // Servers tell the session in which something changed: the one
                 // that calls use is watched, not one of its own.
                 let nobody = Arc::clone(ClientCapabilities::none().fingerprint());

@@ -8,7 +8,7 @@ mod real_servers;
 mod stdio;
 mod watch;
 
-use std::{borrow::Borrow, collections::BTreeSet, sync::Arc, time::Duration};
+use std::{borrow::Borrow, collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use mcp_fleet::{
     bridge::signer::Signer,
@@ -43,9 +43,10 @@ pub(crate) fn settings() -> Settings {
         verdict_horizon: Duration::from_secs(600),
         probe_timeout: Duration::from_secs(2),
         sessions_per_replica: 8,
-        processes_per_replica: 4,
+        streams_per_replica: 4,
         dedicated_sessions: 100,
         session_idle: Duration::from_secs(60),
+        process_idle: Duration::from_secs(60),
         max_message_bytes: 1024 * 1024,
         client_info: raw(&json!({"name": "test-node", "version": "0"})),
         keep_dedicated: false,
@@ -78,8 +79,8 @@ impl Side {
     pub(crate) fn stdio(argv: &[&str]) -> Self {
         let command = StdioCommand {
             argv: argv.iter().map(ToString::to_string).collect(),
-            env: Default::default(),
-            directory: None,
+            max_processes: NonZeroUsize::new(4).expect("not zero"),
+            ..StdioCommand::default()
         };
         let store = Arc::new(MemoryStore::new());
         Self::of(Endpoint::Stdio(command), settings(), store)

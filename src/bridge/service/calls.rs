@@ -1,7 +1,7 @@
 //! Requests that the server answers: finding out its era, opening a session,
 //! calls.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -28,10 +28,6 @@ use crate::{
         method,
     },
 };
-
-/// How long a server may take to say that it speaks the modern era. Nodes wait
-/// a little longer.
-const PROBE: Duration = Duration::from_secs(3);
 
 /// A request in flight. Dropped when it is answered or its client is gone.
 struct Ongoing {
@@ -75,11 +71,12 @@ impl Service {
             return not_sent(&why);
         }
         let _running = self.running.token();
-        let answer = match lease.worker.ask(&received.message, PROBE).await {
+        let answer = match lease.worker.ask(&received.message, self.probe).await {
             Ok(answer) => answer,
+            Err(NoAnswer::NotStarted(why)) => return not_sent(&NotSent::not_started(why)),
             Err(why) => {
                 debug!(?why, "the server does not answer server/discover");
-                if why == NoAnswer::Ended && era == Era::Unknown {
+                if matches!(why, NoAnswer::Ended) && era == Era::Unknown {
                     self.set_era(Era::Legacy);
                 }
                 self.backend.end_common();

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Lives, Phase, WORTH_WAITING, Worker, initialized, lock, request};
+use super::{LastWords, Lives, Phase, WORTH_WAITING, Worker, initialized, lock, request};
 use crate::{
     bridge::{
         flood::Flood,
@@ -40,14 +40,22 @@ const QUOTED: usize = 10;
 const BUFFER: usize = 64 * 1024;
 
 impl Worker {
-    /// Runs processes until there is to be none any more.
-    pub(super) async fn live(&self) {
+    /// Runs processes until there is to be none any more, the first after
+    /// `pause`, if others of its kind did not live.
+    pub(super) async fn live(&self, pause: Duration) {
         let mut backoff = Backoff::default();
+        self.rest(pause).await;
         loop {
             *lock(&self.phase) = Phase::Up;
-            let (lived, why) = self.run_once().await;
-            *lock(&self.last_words) = Some(why.clone());
-            if self.stop.is_cancelled() || self.lives == Lives::Once {
+            self.has_spoken.store(false, Ordering::Release);
+            let (lived, last) = self.run_once().await;
+            let why = last.why.clone();
+            *lock(&self.last_words) = Some(last);
+            let is_unwanted = self.stop.is_cancelled();
+            if !is_unwanted && !self.has_spoken.load(Ordering::Acquire) {
+                self.host.starts.ended(lived, &why, Instant::now());
+            }
+            if is_unwanted || self.lives == Lives::Once {
                 *lock(&self.phase) = Phase::Over;
                 let not_taken = NotTaken {
                     reason: Reason::Stopping,
@@ -71,32 +79,40 @@ impl Worker {
             });
             self.table().fail(&why, not_taken);
             self.input.forget_own();
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.stop.cancelled() => {}
-            }
+            self.rest(pause).await;
             self.host.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.stop.cancelled() => {}
         }
     }
 
     /// Runs one process from its start to its end: how long it lived, and what
     /// is said to those who waited for it.
-    async fn run_once(&self) -> (Duration, RpcError) {
+    async fn run_once(&self) -> (Duration, LastWords) {
+        let not_started = |why: String| {
+            let (why, was_started) = (RpcError::internal(why), false);
+            (Duration::ZERO, LastWords { why, was_started })
+        };
         if self.stop.is_cancelled() {
-            return (
-                Duration::ZERO,
-                RpcError::internal("the server is being stopped"),
-            );
+            return not_started("the server is being stopped".to_owned());
         }
         self.tail.clear();
         let host = &self.host;
         let (mut process, pipes) = match Process::start(&host.program, host.reaper.as_ref()) {
             Ok(started) => started,
             Err(error) => {
-                let why = format!("the server's command cannot be started: {error}");
-                return (Duration::ZERO, RpcError::internal(why));
+                let program = host.program.argv.first();
+                let program = program.map_or("", |name| name.to_str().unwrap_or_default());
+                let why = format!("the server's command {program:?} cannot be started: {error}");
+                return not_started(why);
             }
         };
+        let _counted = host.count.as_ref().map(|count| count());
         info!(pid = process.pid(), "the server was started");
         let Pipes {
             stdin,
@@ -122,7 +138,8 @@ impl Worker {
                 .await
         };
         process.kill_group();
-        (process.age(), self.explain(&why))
+        let (why, was_started) = (self.explain(&why), true);
+        (process.age(), LastWords { why, was_started })
     }
 
     /// Sees to it that a process has ended which is not wanted any more, or
@@ -282,6 +299,9 @@ impl Worker {
                 let told = table.route(&line);
                 (told, table.strays.total() - before)
             };
+            if strays == 0 && !self.has_spoken.swap(true, Ordering::AcqRel) {
+                self.host.starts.worked();
+            }
             if let Some(rope) = told {
                 self.tell_own(rope);
             }

@@ -1,6 +1,6 @@
 //! Requests of 2025-11-25 and earlier: a handshake, then a session.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -58,11 +58,16 @@ use respond::respond;
 /// What a request's stream carries: messages, then the response.
 pub(crate) enum Out {
     /// The server paused the call for this long.
-    Paused { retry: std::time::Duration },
+    Paused { retry: Duration },
     /// A notification or a question of the server.
     Message { id: Option<String>, message: Bytes },
     /// The response to the request.
-    Response { id: Option<String>, message: Bytes },
+    Response {
+        id: Option<String>,
+        message: Bytes,
+        /// When to come again, where there was no room for the request.
+        retry_after: Option<Duration>,
+    },
 }
 
 type Outs = Pin<Box<dyn Stream<Item = Out> + Send>>;
@@ -247,7 +252,11 @@ pub(crate) fn upstream_session(incoming: &Incoming, session: &Session) -> Client
 
 fn local(message: Bytes) -> Work {
     Work {
-        outs: Box::pin(streams::iter([Out::Response { id: None, message }])),
+        outs: Box::pin(streams::iter([Out::Response {
+            id: None,
+            message,
+            retry_after: None,
+        }])),
         opened: None,
         limited: None,
     }
@@ -472,13 +481,20 @@ fn carry(
                     Out::Message { id, message }
                 }
                 Item::Paused { retry } => Out::Paused { retry },
-                Item::Done { id: event, answer } => {
+                Item::Done {
+                    id: event,
+                    answer,
+                    failure,
+                } => {
                     if let Some(record) = record.take() {
                         record.answered(&answer);
                     }
                     Out::Response {
                         id: event,
                         message: message::response_bytes(&id, &answer),
+                        retry_after: failure.and_then(|failure| {
+                            error::relay_failure(&failure, version::Era::Legacy).retry_after
+                        }),
                     }
                 }
             };

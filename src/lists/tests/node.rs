@@ -215,7 +215,8 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
             verdict_horizon: Duration::from_secs(60),
             probe_timeout: Duration::from_secs(1),
             sessions_per_replica: 4,
-            processes_per_replica: 1,
+            streams_per_replica: 1,
+            process_idle: Duration::from_secs(60),
             dedicated_sessions: 10,
             session_idle: Duration::from_secs(10),
             max_message_bytes: 1 << 20,
@@ -231,6 +232,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
         retry_first: Duration::from_millis(1),
         retry_empty: Duration::from_millis(1),
         fetch_limit: config.cache.fetch_timeout,
+        l1_bytes: config.cache.memory,
         ..cache::Settings::default()
     };
     let cache = Cache::new(store, settings, tasks.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{Peer, Speaks, Way, probe::NotModern};
+use super::{Peer, Speaks, Way};
 use crate::{
     mcp::error::{HEADER_MISMATCH, UNSUPPORTED_VERSION},
     upstream::{
@@ -16,7 +16,6 @@ use crate::{
         pool::SlotKey,
         router::Owner,
         session::Session,
-        stdio,
     },
 };
 
@@ -74,49 +73,11 @@ impl Peer {
                 }
                 opened
             }
-            (Way::Stdio(_), Speaks::LegacyStdio) => self.open_process(shared, want, deadline).await,
-            (Way::Stdio(_), Speaks::ModernStdio(_)) if want.owner == Owner::Client => {
-                let opened = self.open_process(shared, want, deadline).await;
-                if opened.as_ref().is_err_and(is_final) {
-                    self.note_refusal(shared);
-                }
-                opened
-            }
-            (Way::Stdio(_), Speaks::ModernStdio(_)) => {
-                match self.open_modern_stdio(shared, deadline).await {
-                    Ok(session) => Ok(session),
-                    Err(NotModern::Error(error)) => Err(error),
-                    Err(NotModern::Legacy) => {
-                        self.forget(&verdict);
-                        Err(UpstreamError::Incompatible(
-                            "it spoke another era before".into(),
-                        ))
-                    }
-                }
-            }
             // The verdict follows from the endpoint; these have no sessions.
             (_, Speaks::ModernHttp(_) | Speaks::Demo) | (Way::Demo, _) => {
                 Err(UpstreamError::NotOffered("sessions"))
             }
-            (Way::Http(_), Speaks::ModernStdio(_) | Speaks::LegacyStdio)
-            | (Way::Stdio(_), Speaks::LegacyHttp { .. } | Speaks::LegacySse) => {
-                Err(UpstreamError::NotOffered("this transport"))
-            }
         }
-    }
-
-    /// Starts a process of its own and initializes it.
-    async fn open_process(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        want: Want,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, UpstreamError> {
-        let link = stdio::spawn(shared, self, want.owner, deadline).await?;
-        let unless_opened = link.end.clone().drop_guard();
-        let session = open::over_link(shared, link, want, deadline).await?;
-        unless_opened.disarm();
-        Ok(session)
     }
 
     /// `initialize` was refused: a server of 2024-11-05 has its stream at this address.

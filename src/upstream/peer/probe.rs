@@ -20,13 +20,9 @@ use crate::{
         Description, Shared, UpstreamError,
         client::{Target, failure},
         demo,
-        era::{Finding, Reply, describe_discovered, read_pipe_reply, read_reply},
-        open::{ask, read_whole},
-        pool::SlotKey,
+        era::{Finding, Reply, describe_discovered, read_reply},
+        open::read_whole,
         request::{body, rpc_error},
-        router::Owner,
-        session::{Session, Terms},
-        stdio,
     },
 };
 
@@ -61,63 +57,6 @@ impl Peer {
         ))
     }
 
-    /// Probes a process. A modern one is kept; a legacy one may be confused by
-    /// the probe, or gone, and is thrown away.
-    pub(super) async fn probe_stdio(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        deadline: Instant,
-    ) -> Result<Arc<Verdict>, UpstreamError> {
-        match self.open_modern_stdio(shared, deadline).await {
-            Ok(session) => {
-                let terms = &session.terms;
-                let speaks = Speaks::ModernStdio(terms.version);
-                let verdict = self.settle(speaks, Some(Arc::clone(&terms.description)));
-                self.slots.put(&SlotKey::Modern, session);
-                Ok(verdict)
-            }
-            Err(NotModern::Legacy) => Ok(self.settle(Speaks::LegacyStdio, None)),
-            Err(NotModern::Error(error)) => Err(error),
-        }
-    }
-
-    pub(super) async fn open_modern_stdio(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        deadline: Instant,
-    ) -> Result<Arc<Session>, NotModern> {
-        let link = stdio::spawn(shared, self, Owner::Pool, deadline).await?;
-        // Ends the process on every way out but the last.
-        let unless_kept = link.end.clone().drop_guard();
-        let mut version = Version::LATEST_MODERN;
-        for _ in 0..2 {
-            let params = discover_params(shared, version);
-            let reply = match ask(shared, &link, method::DISCOVER, &params, deadline).await {
-                Ok(answer) => Reply::Answer(None, answer),
-                Err(error) => Reply::Failed(error),
-            };
-            match read_pipe_reply(reply, version) {
-                Finding::Modern(version, description) => {
-                    unless_kept.disarm();
-                    let terms = Terms {
-                        version,
-                        description: Arc::new(*description),
-                        capabilities: ClientCapabilities::none(),
-                        owner: Owner::Pool,
-                    };
-                    return Ok(Session::new(shared, terms, link));
-                }
-                Finding::AskAgain(other) => version = other,
-                Finding::Legacy => return Err(NotModern::Legacy),
-                Finding::Reserved(error) | Finding::NoEvidence(error) => {
-                    return Err(error.into());
-                }
-                Finding::Incompatible(why) => return Err(UpstreamError::Incompatible(why).into()),
-            }
-        }
-        Err(NotModern::Legacy)
-    }
-
     pub(super) async fn recheck(&self, shared: &Arc<Shared>, old: &Arc<Verdict>) {
         let Way::Http(target) = &self.way else {
             return;
@@ -140,18 +79,6 @@ impl Peer {
                 self.settle(old.speaks, old.description.clone());
             }
         }
-    }
-}
-
-/// Why a process is not used as a modern one.
-pub(super) enum NotModern {
-    Legacy,
-    Error(UpstreamError),
-}
-
-impl From<UpstreamError> for NotModern {
-    fn from(error: UpstreamError) -> Self {
-        Self::Error(error)
     }
 }
 

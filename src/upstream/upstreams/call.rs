@@ -8,10 +8,7 @@ use tracing::debug;
 
 use super::Upstreams;
 use crate::{
-    mcp::{
-        capabilities::ClientCapabilities, envelope::LogLevel, json, message::Answer, method,
-        version::Version,
-    },
+    mcp::{envelope::LogLevel, json, message::Answer, method, version::Version},
     telemetry::metrics::Retry,
     upstream::{
         ClientSession, Exchange, Outgoing, SessionUse, UpstreamError, dedicated, demo,
@@ -92,7 +89,7 @@ impl Upstreams {
                 let answer = demo::answer(request.method, request.params);
                 Ok(self.answered(peer, Version::LATEST_MODERN, answer))
             }
-            (Speaks::ModernHttp(_) | Speaks::ModernStdio(_), _)
+            (Speaks::ModernHttp(_), _)
                 if matches!(session, SessionUse::Dedicated(_)) && peer.serves_legacy(verdict) =>
             {
                 self.on_legacy(peer, request, session, deadline).await
@@ -100,24 +97,9 @@ impl Upstreams {
             (Speaks::ModernHttp(version), Way::Http(target)) => {
                 over_modern_http(peer, shared, target, version, request, deadline).await
             }
-            (Speaks::ModernStdio(_), _) => {
-                let need = Need {
-                    key: &SlotKey::Modern,
-                    capabilities: &ClientCapabilities::none(),
-                    client: None,
-                    alone: false,
-                };
-                let lease = peer.slots.lease(peer, shared, need, deadline).await;
-                let lease = lease.map_err(UpstreamError::before_request)?;
-                on_session(peer, shared, lease, request, deadline).await
+            (Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::ModernHttp(_), _) => {
+                self.on_legacy(peer, request, session, deadline).await
             }
-            (
-                Speaks::LegacyHttp { .. }
-                | Speaks::LegacySse
-                | Speaks::LegacyStdio
-                | Speaks::ModernHttp(_),
-                _,
-            ) => self.on_legacy(peer, request, session, deadline).await,
         }
     }
 
@@ -271,10 +253,8 @@ impl Upstreams {
         outcome: Result<Answer, UpstreamError>,
     ) -> Result<Exchange, UpstreamError> {
         let version = match verdict.speaks {
-            Speaks::ModernHttp(version) | Speaks::ModernStdio(version) => version,
-            Speaks::LegacyHttp { .. } | Speaks::LegacySse | Speaks::LegacyStdio => {
-                Version::LATEST_LEGACY
-            }
+            Speaks::ModernHttp(version) => version,
+            Speaks::LegacyHttp { .. } | Speaks::LegacySse => Version::LATEST_LEGACY,
             Speaks::Demo => Version::LATEST_MODERN,
         };
         Ok(self.answered(peer, version, outcome?))

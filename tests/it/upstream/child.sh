@@ -19,7 +19,9 @@ while IFS= read -r line; do
       printf '{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":%s}}}\n' "$id"
       printf '{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":%s}}}\n' "$id" ;;
     *'"name":"die"'*) exit 1 ;;
-    *'"name":"slow"'*) ;;
+    *'"name":"slow"'*)
+      token=$(printf '%s\n' "$line" | sed -n 's/.*"progressToken":\([^,}]*\).*/\1/p')
+      [ -z "$token" ] || printf '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%s,"progress":1}}\n' "$token" ;;
     *'"name":"cancelled"'*) reply "\"result\":{\"cancelled\":\"$cancelled\"}" ;;
     *'"method":"notifications/cancelled"'*) cancelled=$(printf '%s\n' "$line" | sed -n 's/.*"requestId":\([0-9]*\).*/\1/p') ;;
     *'"name":"ask"'*)

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mcp_fleet::{
     mcp::{message::Answer, version::Version},
-    upstream::{Change, Event, SessionUse, UpstreamError},
+    upstream::{Change, Event, Exchange, SessionUse, UpstreamError},
 };
 use serde_json::{Value, json};
 
@@ -22,6 +22,27 @@ async fn pid(side: &Side, capabilities: &Value, session: SessionUse) -> u64 {
         .await
         .expect("answered");
     answer["pid"].as_u64().expect("a number")
+}
+
+/// A call that has arrived and is not answered.
+async fn slow(side: &Side, capabilities: &Value) -> Exchange {
+    let params = raw(&json!({"name": "slow"}));
+    let capabilities = super::caps(capabilities);
+    let request = mcp_fleet::upstream::Outgoing {
+        method: "tools/call",
+        params: Some(&params),
+        capabilities: &capabilities,
+        log_level: None,
+        progress_token: Some(raw(&json!("how far"))),
+        trace: Default::default(),
+        headers: Vec::new(),
+    };
+    let upstreams = &side.upstreams;
+    let call = upstreams.call(&side.replica, request, SessionUse::Pooled, soon());
+    let mut exchange = call.await.expect("called");
+    let first = exchange.next().await.expect("progress");
+    assert!(matches!(first, Event::Notification(_)), "{first:?}");
+    exchange
 }
 
 fn is_running(pid: u64) -> bool {
@@ -78,22 +99,14 @@ async fn messages_are_single_lines_whatever_the_client_wrote() {
 async fn a_crashed_process_fails_its_calls_and_is_started_again() {
     let side = child("error");
     let before = pid(&side, &json!({}), SessionUse::Pooled).await;
-    let slow = side
-        .call(
-            "tools/call",
-            json!({"name": "slow"}),
-            json!({}),
-            SessionUse::Pooled,
-        )
-        .await
-        .unwrap();
-    let died = side
-        .ask("tools/call", json!({"name": "die"}))
-        .await
-        .unwrap_err();
-    assert!(matches!(died, UpstreamError::Closed { .. }), "{died:?}");
-    let failed = answer_of(slow).await.unwrap_err();
-    assert!(matches!(failed, UpstreamError::Closed { .. }), "{failed:?}");
+    let slow = slow(&side, &json!({})).await;
+    let died = side.ask("tools/call", json!({"name": "die"})).await;
+    let failed = answer_of(slow).await;
+    for failed in [died, failed] {
+        let failed = failed.expect("answered");
+        let message = failed["error"]["message"].as_str().expect("an error");
+        assert!(message.contains("exit code 1"), "{message}");
+    }
     let begun = Instant::now();
     let after = pid(&side, &json!({}), SessionUse::Pooled).await;
     assert_ne!(before, after);
@@ -113,6 +126,7 @@ async fn a_program_that_is_not_there_is_an_error_at_once() {
         matches!(error.root(), UpstreamError::SpawnFailed(_)),
         "{error:?}"
     );
+    assert!(error.to_string().contains("/nowhere/no-such-program"));
     assert!(error.is_safe_to_retry());
 }
 
@@ -155,13 +169,7 @@ async fn processes_are_bounded_and_waiting_ends_in_time() {
     let asked = json!({"elicitation": {}});
     let mut held = Vec::new();
     for _ in 0..4 {
-        let call = side.call(
-            "tools/call",
-            json!({"name": "slow"}),
-            &asked,
-            SessionUse::Pooled,
-        );
-        held.push(call.await.unwrap());
+        held.push(slow(&side, &asked).await);
     }
     let params = raw(&json!({"name": "slow"}));
     let capabilities = super::caps(&asked);
@@ -201,13 +209,7 @@ async fn clients_have_processes_of_their_own() {
 async fn giving_up_is_told_to_the_process() {
     for mode in ["error", "modern"] {
         let side = child(mode);
-        let call = side.call(
-            "tools/call",
-            json!({"name": "slow"}),
-            json!({}),
-            SessionUse::Pooled,
-        );
-        drop(call.await.unwrap());
+        drop(slow(&side, &json!({})).await);
         let deadline = soon();
         loop {
             let seen = side
