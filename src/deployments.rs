@@ -66,6 +66,8 @@ pub mod status;
 
 /// Records read at once.
 const BATCH: usize = 200;
+/// Longest wait of a node that starts for its engine's first words.
+const ACQUAINTANCE: Duration = Duration::from_secs(1);
 /// Time for the containers of a node that takes them with it.
 const GOODBYE: Duration = Duration::from_secs(15);
 
@@ -278,8 +280,17 @@ impl Deployments {
     }
 
     /// Learns what there is, before the first request if the store answers;
-    /// from the engine's labels if it does not.
+    /// from the engine's labels if it does not. Before the first request too:
+    /// where no request may come from.
     pub async fn begin(self: &Arc<Self>) {
+        let meeting = async {
+            if self.parts.engine.identify().await.is_some() {
+                self.join_networks().await;
+            }
+        };
+        if tokio::time::timeout(ACQUAINTANCE, meeting).await.is_err() {
+            tracing::warn!("the engine did not say in time which networks its servers are in");
+        }
         if self.look().await.is_err() {
             let limit = Duration::from_secs(2);
             let listing = reconciler::routes_from_labels(self);

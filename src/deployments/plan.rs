@@ -221,18 +221,13 @@ impl Planner<'_> {
             }
         }
         if self.plan.routed.is_empty() {
-            // A server whose replicas are all about to come back is still there.
+            // A server whose replicas are all about to come back is still there,
+            // though its containers may not be.
             let kept = surplus.iter().filter(|one| kept.contains(&one.name));
-            let returning = there.chain(kept.copied());
-            let returning =
-                returning.filter(|one| self.past(one).served && one.life != Life::Going);
-            let missing = wanted.iter().filter(|one| one.there.is_none());
-            let missing = missing.filter(|one| self.history.of(&one.name).served);
-            self.plan.routed = returning
-                .map(|one| &one.name)
-                .chain(missing.map(|one| &one.name))
-                .cloned()
-                .collect();
+            let names = wanted.iter().map(|one| &one.name);
+            let returning = names.chain(kept.map(|one| &one.name));
+            let returning = returning.filter(|name| self.history.of(name).served);
+            self.plan.routed = returning.cloned().collect();
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Docker {
     place: OnceCell<Place>,
     subnets: Subnets,
     delivered: Mutex<Option<bridge::Delivered>>,
+    /// Held while the bridge is brought to its volume.
+    delivering: tokio::sync::Mutex<()>,
     availability: watch::Sender<Availability>,
     /// When the engine was last heard of, or found silent.
     heard: Mutex<Option<Instant>>,
@@ -85,6 +87,7 @@ impl Docker {
             place: OnceCell::new(),
             subnets: Subnets::default(),
             delivered: Mutex::default(),
+            delivering: tokio::sync::Mutex::default(),
             availability: watch::Sender::new(Availability::Unknown),
             heard: Mutex::default(),
         }))

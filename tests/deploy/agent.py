@@ -30,13 +30,16 @@ class Session:
         self._send({"method": "notifications/initialized"})
 
     def call(self, number: int, text: str) -> bool:
-        params = {"name": "echo", "arguments": {"text": text}}
-        _, body = self._send({"id": number, "method": "tools/call", "params": params})
-        return text in body
+        return text in self.tool("echo", {"text": text}, number)
+
+    def tool(self, name: str, arguments: dict[str, object], number: int = 1) -> str:
+        """What a call is answered, as it came."""
+        params = {"name": name, "arguments": arguments}
+        return self._send({"id": number, "method": "tools/call", "params": params})[1]
 
     def _send(self, message: dict[str, object]) -> tuple[dict[str, str], str]:
         body = json.dumps({"jsonrpc": "2.0", **message})
-        self._connection.request("POST", self._path, body, self._headers)
+        self._connection.request("POST", self._path, body, {"Host": "localhost", **self._headers})
         answer = self._connection.getresponse()
         said = answer.read().decode()
         if answer.status not in (200, 202):

@@ -31,6 +31,8 @@ SERVERS = 9
 ROUNDS = 3
 # A client's session that nobody uses ends after this, here (`run`).
 SESSION_IDLE = "3s"
+# And a connection to a server after this.
+CONNECTION_IDLE = "5s"
 
 
 def lines(fleet: Fleet, checks: Checks) -> None:
@@ -143,7 +145,9 @@ def agents(fleet: Fleet, checks: Checks) -> None:
     for number, name in enumerate(names):
         # Every third has a process for each session.
         template = "odd-each" if number % 3 == 2 else "odd"
-        taken = first.post("/api/deployments", {"template": template, "name": name})
+        # By default a bridge has so many processes at once that all agents and nodes together are a few too many.
+        env = {"MCP_FLEET_BRIDGE_MAX_PROCESSES": "32", "MCP_FLEET_BRIDGE_SESSION_IDLE": SESSION_IDLE}
+        taken = first.post("/api/deployments", {"template": template, "name": name, "env": env})
         checks.require(f"{name} ({template}) is taken", taken.status == 202, taken)
     wait_until(lambda: all(ready(first, name) == 1 for name in names), "all are ready")
     for node in fleet.nodes:

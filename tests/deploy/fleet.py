@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -143,9 +144,46 @@ class Node:
         )
         return Said(done.returncode, done.stdout, done.stderr)
 
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on until it is ended."""
+        return subprocess.Popen(
+            [PROGRAM, *arguments],
+            env={**self._environment, "MCP_FLEET_URL": self.url},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def deployment(self, name: str) -> dict[str, Any] | None:
         answer = self.get(f"/api/deployments/{name}")
         return answer.json() if answer.status == 200 else None
+
+
+class Lines:
+    """What a command prints while it goes on."""
+
+    def __init__(self, node: Node, *arguments: str) -> None:
+        self.said: list[str] = []
+        self._command = node.begin(*arguments)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Lines:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._command.kill()
+        self._command.wait()
+        self._reader.join()
+
+    def has(self, text: str) -> bool:
+        return any(text in line for line in self.said)
+
+    def _read(self) -> None:
+        assert self._command.stdout
+        for line in self._command.stdout:
+            self.said.append(line)
 
 
 class Fleet:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from engine import Engine
-from fleet import CALL_S, Fleet, Node, of, ready, text_of, wait_until
+from fleet import CALL_S, Fleet, Lines, Node, of, ready, text_of, wait_until
 from part import Checks, say
 
 BRIDGE_PORT = 8765
@@ -107,9 +107,13 @@ def forks(engine: Engine, fleet: Fleet, checks: Checks) -> None:
 
     wait_until(lambda: "processes" in named(), "it is named")
     checks.require(f"it is named: {named()}", True)
-    engine.docker("kill", container["Id"])
-    wait_until(lambda: ready(first, "odd") == 1 and echoes(second, "odd"), "it is back")
-    checks.require("killed, it is back without what it had started", "processes" not in named(), named())
+    with Lines(second, "logs", "odd", "--follow", "--tail", "0") as followed:
+        engine.docker("kill", container["Id"])
+        wait_until(lambda: ready(first, "odd") == 1 and echoes(second, "odd"), "it is back")
+        checks.require("killed, it is back without what it had started", "processes" not in named(), named())
+        text_of(first.call("odd", "noise", {"lines": 3}))
+        wait_until(lambda: followed.has("noise 2"), "the new one is heard")
+        checks.require("who follows its log hears the new one from its start", followed.has("listening"), followed.said)
 
 
 def echoes(node: Node, name: str) -> bool:

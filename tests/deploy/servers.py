@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from images import REPOSITORY, Image, output, run
+from images import REPOSITORY, Image, output, run, which
 from rootfs import RootFs
 
 HERE = Path(__file__)
@@ -22,6 +22,7 @@ HERE = Path(__file__)
 PACKAGES = {
     "dockerd": "docker.io",
     "docker": "docker.io",
+    "docker-compose": "docker-compose",
     "ip": "iproute2",
     "ldd": "libc-bin",
     "redis-server": "redis-server",
@@ -49,6 +50,13 @@ def _odd(root: RootFs, _: Path) -> None:
 
 def _fleet(root: RootFs, _: Path) -> None:
     root.program(PROGRAM, at="/mcp-fleet")
+    root.file(BRIDGE, at="/mcp-fleet-bridge")
+
+
+def _redis(root: RootFs, _: Path) -> None:
+    root.program(which("redis-server"))
+    root.program(which("redis-cli"))
+    root.directory("/data", owner=(999, 1000))
 
 
 IMAGES = [
@@ -68,7 +76,13 @@ IMAGES = [
         ["ENV PYTHONDONTWRITEBYTECODE=1", 'ENTRYPOINT ["/usr/bin/python3", "/server.py"]'],
         [HERE, ODD],
     ),
-    Image("mcp-fleet:local", _fleet, ['ENTRYPOINT ["/mcp-fleet"]'], [HERE, PROGRAM]),
+    Image(
+        "mcp-fleet:local",
+        _fleet,
+        ["USER 65532:65532", 'ENTRYPOINT ["/mcp-fleet"]', 'CMD ["serve"]'],
+        [HERE, PROGRAM, BRIDGE],
+    ),
+    Image("redis:7.4-alpine", _redis, ["VOLUME /data", "WORKDIR /data"], [HERE]),
 ]
 
 

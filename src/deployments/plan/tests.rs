@@ -412,3 +412,21 @@ fn a_smaller_count_takes_the_last_ones_out() {
     world.settle();
     assert_eq!(world.containers.keys().collect::<Vec<_>>(), ["00000001-0"]);
 }
+
+#[test]
+fn the_only_replica_stays_in_routing_while_it_is_away() {
+    let mut world = World::new(run(1, 1));
+    world.settle();
+    let one = name(&spec(1), 0);
+    for life in [Life::Exited(1000), Life::Going] {
+        world.containers.get_mut(&one).expect("there").life = life;
+        assert!(world.plan().routed.contains(&one), "{life:?}");
+    }
+    world.containers.remove(&one);
+    let plan = world.plan();
+    assert_eq!(plan.actions, [Action::Create(0)], "at once");
+    assert!(plan.routed.contains(&one));
+    // One that never answered is nobody's to call.
+    world.goal = run(2, 1);
+    assert!(!world.plan().routed.contains(&name(&spec(2), 0)));
+}

@@ -82,6 +82,8 @@ impl Docker {
             about.error(Cause::Bridge { path, problem })
         };
         let file = file_state(&path).await.map_err(unfit)?;
+        // Many deployments at once need the same volume: one fills it.
+        let _one_at_a_time = self.delivering.lock().await;
         if let Some(volume) = self.still_there(fleet, &file).await? {
             return Ok(volume);
         }

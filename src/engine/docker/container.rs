@@ -113,7 +113,10 @@ impl Docker {
     }
 
     /// The same as far as the engine knows it at once: not what killed it.
-    async fn glance(&self, id: &str) -> Result<Option<Container>, EngineError> {
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn glance(&self, id: &str) -> Result<Option<Container>, EngineError> {
         let about = About::container(Operation::Inspect, id);
         match self.inspect_raw(&about, id).await {
             Ok(found) => Ok(Some(container(found, self.settings.publish_address))),

@@ -26,17 +26,36 @@ impl Docker {
         tail: Option<u32>,
         follow: bool,
     ) -> Result<impl Stream<Item = Result<LogLine, EngineError>> + Send + use<>, EngineError> {
+        let tail = tail.map_or("all".to_owned(), |lines| lines.to_string());
+        let options = LogsOptionsBuilder::new().follow(follow).tail(&tail);
+        self.read_logs(name, options, follow).await
+    }
+
+    /// What a container prints from that second on, until it ends.
+    ///
+    /// # Errors
+    /// As [`logs`](Self::logs).
+    pub async fn logs_since(
+        self: &Arc<Self>,
+        name: &str,
+        since: u64,
+    ) -> Result<impl Stream<Item = Result<LogLine, EngineError>> + Send + use<>, EngineError> {
+        let since = i32::try_from(since).unwrap_or(i32::MAX);
+        let options = LogsOptionsBuilder::new().follow(true).since(since);
+        self.read_logs(name, options, true).await
+    }
+
+    async fn read_logs(
+        self: &Arc<Self>,
+        name: &str,
+        options: LogsOptionsBuilder,
+        follow: bool,
+    ) -> Result<impl Stream<Item = Result<LogLine, EngineError>> + Send + use<>, EngineError> {
         let about = About::container(Operation::ReadLogs, name);
-        if self.inspect(name).await?.is_none() {
+        if self.glance(name).await?.is_none() {
             return Err(about.error(Cause::NotFound));
         }
-        let tail = tail.map_or("all".to_owned(), |lines| lines.to_string());
-        let options = LogsOptionsBuilder::new()
-            .stdout(true)
-            .stderr(true)
-            .follow(follow)
-            .tail(&tail)
-            .build();
+        let options = options.stdout(true).stderr(true).build();
         let output = self.client(&about)?.logs(name, Some(options)).boxed();
         let reading = Reading {
             docker: Arc::clone(self),

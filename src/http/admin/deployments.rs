@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod entry;
+mod following;
 pub(super) mod logs;
 
 use entry::{DryRun, Entry};

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Empty;
 use hyper_util::{
@@ -18,6 +18,7 @@ use hyper_util::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::following::Following;
 use crate::{
     deployments::{View, definition::Definition},
     engine::{LogLine, LogStream},
@@ -72,18 +73,42 @@ pub(in crate::http::admin) async fn logs(
 
 /// What containers of this node's engine print.
 async fn own(gateway: &Arc<Gateway>, view: &View, asked: &Asked) -> Result<Response, RestError> {
-    let docker = &gateway.deployments.engine().docker;
     let tail = asked.tail.unwrap_or(TAIL).min(MAX_TAIL);
+    if !asked.follow {
+        let lines = printed(gateway, view, tail).await?.map(Ok::<_, Infallible>);
+        return Ok(lines_of(Body::from_stream(lines)));
+    }
+    let place = gateway.stream_place().map_err(|_| {
+        let message = "this node has as many streams open as it may (limits.streams)";
+        RestError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)
+    })?;
+    let stopping = gateway.tasks.stopping().clone();
+    let lines = Following::new(gateway, &view.name, tail)
+        .lines()
+        .take_until(async move { stopping.cancelled().await })
+        .map(move |line| {
+            let _place = &place;
+            Ok::<_, Infallible>(line)
+        });
+    Ok(lines_of(Body::from_stream(lines)))
+}
+
+/// What they printed until now.
+async fn printed(
+    gateway: &Gateway,
+    view: &View,
+    tail: u32,
+) -> Result<impl Stream<Item = Bytes> + Send + use<>, RestError> {
+    let docker = &gateway.deployments.engine().docker;
     let secrets = view
         .definition()
         .map(Definition::secrets)
         .unwrap_or_default();
     let replicas = view.record.iter().flat_map(|record| &record.replicas);
-    // Of one that was never made there is nothing to read.
-    let replicas: Vec<_> = replicas.filter(|one| !one.id.is_empty()).collect();
     let mut outputs = Vec::new();
-    for one in &replicas {
-        let output = match docker.logs(&one.container, Some(tail), asked.follow).await {
+    // Of one that was never made there is nothing to read.
+    for one in replicas.filter(|one| !one.id.is_empty()) {
+        let output = match docker.logs(&one.container, Some(tail), false).await {
             Ok(output) => output,
             // It went away meanwhile.
             Err(error) if error.cause == crate::engine::Cause::NotFound => continue,
@@ -99,29 +124,10 @@ async fn own(gateway: &Arc<Gateway>, view: &View, asked: &Asked) -> Result<Respo
         });
         outputs.push(lines.boxed());
     }
-    let lines = if asked.follow {
-        stream::select_all(outputs).boxed()
-    } else {
-        stream::iter(outputs).flatten().boxed()
-    };
-    let place = match asked.follow {
-        true => Some(gateway.stream_place().map_err(|_| {
-            let message = "this node has as many streams open as it may (limits.streams)";
-            RestError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)
-        })?),
-        false => None,
-    };
-    let stopping = gateway.tasks.stopping().clone();
-    let lines = lines
-        .take_until(async move { stopping.cancelled().await })
-        .map(move |line| {
-            let _place = &place;
-            Ok::<_, Infallible>(line)
-        });
-    Ok(lines_of(Body::from_stream(lines)))
+    Ok(stream::iter(outputs).flatten())
 }
 
-fn json_line(container: &str, replica: u32, stream: LogStream, text: &str) -> Bytes {
+pub(super) fn json_line(container: &str, replica: u32, stream: LogStream, text: &str) -> Bytes {
     let line = Line {
         container,
         replica,
