@@ -71,19 +71,22 @@ pub enum NotTaken {
     Down,
     /// The bridge is about to end.
     Stopping,
+    /// What was meant is not here any more.
+    Gone,
 }
 
 impl NotTaken {
     /// The header that says it.
     pub const HEADER: HeaderName = HeaderName::from_static("x-mcp-fleet-bridge");
 
-    const ALL: [Self; 3] = [Self::Busy, Self::Down, Self::Stopping];
+    const ALL: [Self; 4] = [Self::Busy, Self::Down, Self::Stopping, Self::Gone];
 
     const fn word(self) -> &'static str {
         match self {
             Self::Busy => "busy",
             Self::Down => "down",
             Self::Stopping => "stopping",
+            Self::Gone => "gone",
         }
     }
 
@@ -106,6 +109,15 @@ pub fn later(after: Duration, cause: NotTaken, why: &str) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
         response.headers_mut().insert(RETRY_AFTER, value);
     }
+    response
+}
+
+/// 404, to a node whose token is for what was here before.
+#[must_use]
+pub fn gone() -> Response<Body> {
+    let mut response = text(StatusCode::NOT_FOUND, "it was another life of this node\n");
+    let word = HeaderValue::from_static(NotTaken::Gone.word());
+    response.headers_mut().insert(NotTaken::HEADER, word);
     response
 }
 

@@ -16,7 +16,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method};
 use tower::{Service, ServiceExt as _};
 
-use super::{admin, batch, error, guard, guard::Guard, mcp, readiness, rest, sse};
+use super::{admin, batch, bridge, error, guard, guard::Guard, mcp, readiness, rest, sse};
 use crate::{gateway::Gateway, lists::Target};
 
 /// Names the node that answered.
@@ -64,7 +64,22 @@ impl Parts {
     /// What stands around every path: pages of foreign sites go no further,
     /// and all answers, refusals too, name the node.
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
-        let mut response = match self.guard.enter(&request) {
+        let between_nodes = bridge::server_in(request.uri().path()).map(str::to_owned);
+        let mut response = if let Some(server) = between_nodes {
+            // No page can do what it takes to be let in there.
+            bridge::answer(&self.gateway, &server, request).await
+        } else {
+            self.to_client(request).await
+        };
+        if let Some(name) = &self.name {
+            response.headers_mut().insert(NODE_HEADER, name.clone());
+        }
+        Ok(response)
+    }
+
+    /// The answer to whoever is no node.
+    async fn to_client(&self, request: Request) -> Response {
+        match self.guard.enter(&request) {
             Err(answer) => *answer,
             Ok(page) => {
                 let mut response = self.route(request).await;
@@ -73,11 +88,7 @@ impl Parts {
                 }
                 response
             }
-        };
-        if let Some(name) = &self.name {
-            response.headers_mut().insert(NODE_HEADER, name.clone());
         }
-        Ok(response)
     }
 
     /// Messages to a server, which are most of the traffic, need no look at

@@ -75,6 +75,9 @@ pub enum Item {
         /// The answer.
         answer: Answer,
     },
+    /// There is no answer: the server's side of the session has ended with the
+    /// node it lived on. Nothing follows.
+    Gone,
 }
 
 /// A call that takes longer is not left to whoever waits for it: a client that
@@ -334,10 +337,15 @@ enum Next {
 
 impl Carrier {
     async fn run(mut self) {
-        let answer = self
-            .carry()
-            .await
-            .unwrap_or_else(|error| Answer::error(&error.to_rpc()));
+        let answer = match self.carry().await {
+            Ok(answer) => answer,
+            // Whoever has read part of the stream is told on it.
+            Err(error) if error.is_end_of_session() && !self.out.log.was_opened() => {
+                self.out.items.send(Item::Gone).await.ok();
+                return;
+            }
+            Err(error) => Answer::error(&error.to_rpc()),
+        };
         let answer = self.shaped(answer);
         self.out.done(&self.id, answer).await;
     }

@@ -168,7 +168,7 @@ fn judge(error: &UpstreamError) -> Option<ProbeFailure> {
         UpstreamError::TooLarge { .. }
         | UpstreamError::Malformed(_)
         | UpstreamError::Incompatible(_) => Stage::Protocol,
-        UpstreamError::SessionLost => Stage::Session,
+        UpstreamError::SessionLost | UpstreamError::SessionGone => Stage::Session,
         // An answer; the last four do not come here.
         UpstreamError::Refused { .. }
         | UpstreamError::NotOffered(_)

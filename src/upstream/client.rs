@@ -389,6 +389,7 @@ fn not_taken(why: NotTaken, body: &[u8]) -> UpstreamError {
         NotTaken::Busy => UpstreamError::Busy("the server has as many sessions as it may"),
         NotTaken::Stopping => UpstreamError::Busy("the server is being stopped"),
         NotTaken::Down => UpstreamError::SpawnFailed(readable(body).into()),
+        NotTaken::Gone => UpstreamError::SessionGone,
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) enum Out {
     Message { id: Option<String>, message: Bytes },
     /// The response to the request.
     Response { id: Option<String>, message: Bytes },
+    /// The same, because the session has ended.
+    Gone { message: Bytes },
 }
 
 type Outs = Pin<Box<dyn Stream<Item = Out> + Send>>;
@@ -462,9 +464,10 @@ fn carry(
     let (gateway, server) = (Arc::clone(&incoming.gateway), call.server.id.clone());
     let flow = legacy::begin(&incoming.gateway.relay, session, id, call);
     let log = Arc::clone(flow.log());
-    let id = id.clone();
+    let (id, session) = (id.clone(), Arc::clone(session));
     let outs = streams::unfold((flow, Some(record)), move |(mut flow, mut record)| {
         let (id, gateway, server) = (id.clone(), Arc::clone(&gateway), server.clone());
+        let session = Arc::clone(&session);
         async move {
             let out = match flow.next().await? {
                 Item::Message { id, message } => {
@@ -481,6 +484,12 @@ fn carry(
                         message: message::response_bytes(&id, &answer),
                     }
                 }
+                Item::Gone => {
+                    if let Some(record) = record.take() {
+                        record.end(Outcome::Unavailable);
+                    }
+                    gone(&gateway, &session, &id).await
+                }
             };
             Some((out, (flow, record)))
         }
@@ -489,6 +498,22 @@ fn carry(
         outs: Box::pin(outs),
         opened: Some(log),
         limited: None,
+    }
+}
+
+/// The server's side of a session has ended: so does the session, unless it
+/// is one with other servers too.
+async fn gone(gateway: &Gateway, session: &Session, id: &RequestId) -> Out {
+    if &*session.endpoint == MERGED {
+        let error = RpcError::internal(
+            "the server has lost this session with the node that ran it: its next call begins anew",
+        );
+        let message = message::error_bytes(Some(id), &error);
+        return Out::Response { id: None, message };
+    }
+    gateway.sessions.end(session).await;
+    Out::Gone {
+        message: message::error_bytes(Some(id), &handshake::ended()),
     }
 }
 
