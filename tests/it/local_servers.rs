@@ -1,20 +1,31 @@
 //! Stdio servers that run beside nodes: each node runs its own copy, and a
 //! client's session stays in the process that made it, whichever node is asked.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::Full;
-use mcp_fleet::bridge::token::{SCHEME, SigningKey};
-use serde_json::json;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use mcp_fleet::{
+    bridge::token::{SCHEME, SigningKey},
+    certificates,
+    telemetry::metrics::Gauge,
+};
+use rustls::pki_types::ServerName;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio_rustls::TlsConnector;
 
 use crate::support::{
     eventually,
     legacy_client::{Session, legacy},
     node::{NodeProcess, Setup, TestCluster, TestNode},
-    redis::RedisServer,
+    redis::{Certificate, RedisServer},
     wire,
 };
 
@@ -68,10 +79,14 @@ async fn a_session_is_in_one_process_whichever_node_is_asked() {
     }
     let others = pid(&other.through(c)).await;
     assert!(is_running(others));
+    let counts = [a, b, c].map(|node| Arc::clone(&node.gateway.metrics));
+    let running = || counts.each_ref().map(|m| m.current(Gauge::Processes));
+    assert!(running().iter().sum::<i64>() > 0);
     for node in cluster.nodes {
         node.stop();
         node.stopped().await;
     }
+    assert_eq!(running(), [0; 3]);
     assert!(!is_running(others), "the process outlived its node");
 }
 
@@ -263,6 +278,52 @@ async fn nobody_but_nodes_of_the_fleet_is_let_in() {
     let reply = wire::send(node.address, knock(Method::POST, "up", &[&good])).await;
     assert_eq!(reply.status, 200);
     assert!(reply.header("mcp-session-id").is_some());
+}
+
+/// Sends a request over TLS to a node whose certificate is that authority's.
+async fn over_tls(node: &TestNode, authority: &Path, request: Request<Full<Bytes>>) -> Value {
+    let client = certificates::client(Some(authority)).expect("a certificate");
+    let stream = tokio::net::TcpStream::connect(node.address).await;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TlsConnector::from(Arc::new(client))
+        .connect(name, stream.expect("a connection"))
+        .await
+        .expect("TLS");
+    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.expect("HTTP");
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await.expect("an answer");
+    let body = response.into_body().collect().await.expect("a body");
+    connection.abort();
+    serde_json::from_slice(&body.to_bytes()).expect("JSON")
+}
+
+#[tokio::test]
+async fn nodes_that_speak_tls_are_dialled_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let certificate = Certificate::make(directory.path());
+    let redis = RedisServer::start();
+    let setup = setup()
+        .redis(&redis)
+        .set("node.secret", &format!("{SECRET:?}"))
+        .set("upstream.ca_file", &format!("{:?}", certificate.file));
+    let (file, key) = (&certificate.file, &certificate.key);
+    let tls = format!("{{ certificate = {file:?}, key = {key:?} }}");
+    let a = setup.clone().named("a").set("node.tls", &tls);
+    let (a, b) = (a.start().await, setup.named("b").start().await);
+    // A session is one at every node; this one's process is at the first.
+    let session = legacy("2025-11-25").open(&b).await;
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {"name": "pid", "arguments": {}}});
+    let request = Request::post("/mcp/up")
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-session-id", &session.id)
+        .header("mcp-protocol-version", "2025-11-25")
+        .body(Full::new(Bytes::from(call.to_string())));
+    let answer = over_tls(&a, &certificate.file, request.expect("a request")).await;
+    assert_eq!(answer["result"]["pid"], pid(&session).await);
 }
 
 /// A fleet of one node that can be killed and others, on a Redis that has long
