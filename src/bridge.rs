@@ -14,6 +14,7 @@ pub mod flood;
 pub mod input;
 pub mod memory;
 pub mod nodes;
+pub mod not_taken;
 pub mod outbox;
 pub mod presence;
 pub mod reply;

@@ -27,7 +27,7 @@ use self::{
     clock::ClockGuess,
     flight::Flights,
     freshness::Freshness,
-    l1::{L1, Subjects},
+    l1::{Held, L1, Subjects},
     serve::served,
 };
 use crate::{
@@ -52,6 +52,7 @@ mod serve;
 pub use self::{
     counters::{Counter, Counters},
     key::CacheKey,
+    l1::Witness,
 };
 
 /// A decoded value that lives in L1.
@@ -329,6 +330,18 @@ impl<V: Cacheable> Cache<V> {
     /// What L1 holds and may still be served (age below `max_stale`); no I/O.
     #[must_use]
     pub fn peek(&self, key: &CacheKey) -> Option<Served<V>> {
+        Some(self.peek_held(key)?.0)
+    }
+
+    /// The same, with a witness that tells later whether looking again would
+    /// find something else.
+    #[must_use]
+    pub fn peek_witnessed(&self, key: &CacheKey) -> Option<(Served<V>, Witness<V>)> {
+        let (served, held) = self.peek_held(key)?;
+        Some((served, Witness::of(&held)))
+    }
+
+    fn peek_held(&self, key: &CacheKey) -> Option<(Served<V>, Arc<Held<V>>)> {
         let now = Instant::now();
         let held = self.l1.get(&key.base().slot)?;
         let held = if held.is_marker() {
@@ -342,9 +355,10 @@ impl<V: Cacheable> Cache<V> {
             Freshness::Gone => return None,
         };
         let answer = held.answer()?;
-        answer
+        let served = answer
             .is_for(key.principal())
-            .then(|| served(&held, status))?
+            .then(|| served(&held, status))??;
+        Some((served, held))
     }
 
     /// What this cache has done since the node started.

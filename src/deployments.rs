@@ -58,6 +58,7 @@ pub mod history;
 mod jobs;
 pub mod naming;
 pub mod plan;
+mod pressure;
 mod reconciler;
 pub mod record;
 pub mod routes;
@@ -346,14 +347,17 @@ impl Deployments {
         Ok(())
     }
 
-    /// Joins the networks of containers on this node's engine before calls go there.
+    /// Learns of the networks of containers on this node's engine, and joins
+    /// them before calls go there.
     async fn reach(&self, record: &Record) {
         let known = self.known().records.get(&record.name).cloned();
-        let urls = |record: &Record| -> BTreeSet<_> {
-            let routed = record.replicas.iter().filter(|one| one.routed);
-            routed.filter_map(|one| one.url.clone()).collect()
+        // Also those that no calls go to yet: they may call already.
+        let containers = |record: &Record| -> BTreeSet<_> {
+            let replicas = record.replicas.iter();
+            let containers = replicas.map(|one| (one.id.clone(), one.url.clone()));
+            containers.collect()
         };
-        let is_new = known.is_none_or(|known| urls(&known) != urls(record));
+        let is_new = known.is_none_or(|known| containers(&known) != containers(record));
         let engine = &self.parts.engine;
         let is_here = engine
             .identity()
@@ -494,7 +498,7 @@ impl Deployments {
                 self.parts.engine.is_ours(identity, me, &view)
             });
             match (&reconciler, ours) {
-                (Some(known), Some(ours)) if known.engine == ours => {}
+                (Some(known), Some(ours)) if known.engine == ours => self.join_networks().await,
                 (None, None) => {}
                 (_, Some(engine)) => {
                     self.join_networks().await;

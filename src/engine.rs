@@ -15,10 +15,12 @@ use crate::templates::spec::ServerSpec;
 
 pub mod docker;
 mod error;
+mod subnets;
 mod time;
 
 pub use self::{
     error::{Cause, EngineError, Operation, Subject},
+    subnets::Subnets,
     time::unix_time,
 };
 
@@ -284,6 +286,19 @@ pub struct Stats {
     pub cpu_percent: f64,
     /// Processes and threads.
     pub pids: u64,
+}
+
+/// What a container uses of what it may. Zero: the engine does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Processes and threads.
+    pub pids: u64,
+    /// The most it may have.
+    pub pids_limit: u64,
+    /// Bytes of memory, without caches that can be dropped.
+    pub memory: u64,
+    /// The most it may use.
+    pub memory_limit: u64,
 }
 
 /// What happened on an engine.

@@ -43,7 +43,7 @@ use crate::{
     permits::Permits,
     rates::{Client, Limited, Limiter},
     registry::{self, Affected, Registry},
-    relay::Relay,
+    relay::{self, Relay},
     servers::{Server, Servers},
     session::Sessions,
     store::{
@@ -186,12 +186,15 @@ impl Gateway {
         let sealer = Arc::new(sealer);
         let relay = Arc::new(Relay::new(
             settings::relay(&config),
-            Arc::clone(&upstreams),
-            Arc::clone(&sealer),
-            Arc::clone(&store),
-            Arc::clone(&fleet),
-            tasks.clone(),
-            Arc::clone(&metrics),
+            relay::Parts {
+                upstreams: Arc::clone(&upstreams),
+                servers: Arc::clone(&servers),
+                sealer: Arc::clone(&sealer),
+                store: Arc::clone(&store),
+                fleet: Arc::clone(&fleet),
+                tasks: tasks.clone(),
+                metrics: Arc::clone(&metrics),
+            },
         ));
         let sessions = Arc::new(Sessions::new(
             settings::session(&config),

@@ -16,5 +16,6 @@ pub mod readiness;
 mod record;
 pub mod rest;
 pub mod router;
+mod source;
 mod sse;
 pub mod tls;

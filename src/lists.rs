@@ -21,6 +21,7 @@ mod read;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod uri_template;
 
 use std::{sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 pub use self::{
-    catalogue::{Annotations, Catalogue, Tool},
+    catalogue::Catalogue,
     discovery::Document,
     error::ListError,
     fetch::Bounds,
@@ -36,6 +37,7 @@ pub use self::{
     listing::Listing,
     page::{ListPage, ListResult, MISSING, Missing},
     read::{Read, ReadResult},
+    tools::{Annotations, Tool, Tools},
 };
 use self::{
     fetch::Wanted,

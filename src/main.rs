@@ -22,6 +22,7 @@ use mcp_fleet::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    without_huge_pages();
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -49,6 +50,13 @@ fn serve(loaded: Loaded) -> anyhow::Result<()> {
         .build()
         .context("no runtime")?
         .block_on(run(loaded))
+}
+
+/// The allocator asks for pages of 2 MiB, of which a node at rest fills the
+/// smallest part. A system that refuses costs memory, nothing else.
+fn without_huge_pages() {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_thp_disable(true).ok();
 }
 
 async fn run(loaded: Loaded) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@
 //! question travels on the call's stream while the request stays open. What
 //! either flow has to leave with a node while its client is away is in
 //! `park`; how other nodes reach it, in `mailbox`. Which replica a call goes
-//! to, and to which next, is in `attempts`.
+//! to, and to which next, is in `attempts`; when it waits for one, `comeback`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
         message::Answer,
         seal::Sealer,
     },
-    servers::Server,
+    servers::{Server, Servers},
     store::Store,
     telemetry::metrics::Metrics,
     upstream::{ClientSession, Description, Event, UpstreamError, Upstreams},
@@ -32,6 +32,7 @@ use crate::{
 
 mod ask;
 mod attempts;
+mod comeback;
 pub(crate) mod event_log;
 pub mod legacy;
 mod mailbox;
@@ -122,10 +123,30 @@ pub enum RelayError {
     TooManyParked,
 }
 
+/// The parts of a node that a relay works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The way to replicas.
+    pub upstreams: Arc<Upstreams>,
+    /// The servers that are known.
+    pub servers: Arc<Servers>,
+    /// What seals request states.
+    pub sealer: Arc<Sealer>,
+    /// The shared state.
+    pub store: Arc<dyn Store>,
+    /// What nodes tell each other.
+    pub fleet: Arc<Fleet>,
+    /// The node's tasks.
+    pub tasks: Tasks,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
 /// Relays calls. One per node.
 #[derive(Debug)]
 pub struct Relay {
     pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) servers: Arc<Servers>,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) fleet: Arc<Fleet>,
@@ -139,7 +160,8 @@ pub struct Relay {
 
 impl RelayError {
     /// Whether the client has to open another session.
-    fn is_end_of_session(&self) -> bool {
+    #[must_use]
+    pub fn is_end_of_session(&self) -> bool {
         matches!(self, Self::Upstream { source, .. } if source.is_end_of_session())
     }
 
@@ -161,18 +183,20 @@ impl RelayError {
 impl Relay {
     /// A relay without calls.
     #[must_use]
-    pub fn new(
-        settings: Settings,
-        upstreams: Arc<Upstreams>,
-        sealer: Arc<Sealer>,
-        store: Arc<dyn Store>,
-        fleet: Arc<Fleet>,
-        tasks: Tasks,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(settings: Settings, parts: Parts) -> Self {
+        let Parts {
+            upstreams,
+            servers,
+            sealer,
+            store,
+            fleet,
+            tasks,
+            metrics,
+        } = parts;
         let mailboxes = Mailboxes::new(Arc::clone(&store), tasks.clone(), settings.max_duration);
         Self {
             upstreams,
+            servers,
             sealer,
             store,
             fleet,

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .comparisons import Outcome
-from .scenario import Findings, Planned, Situation
+from .scenario import Findings, Situation
 from .tables import RATIO_COLUMNS, SAMPLE_COLUMNS, counts, fact_cells, ratio_cells, sample_cells, table
 
 
@@ -21,9 +21,6 @@ class Report:
     findings: list[tuple[Situation, Findings]] = field(default_factory=list)
     # Scenarios of which nothing was seen, and why.
     left_out: list[tuple[str, str]] = field(default_factory=list)
-
-    def leave_out(self, scenario: Planned) -> None:
-        self.left_out.append((scenario.name, f"waits for {scenario.waits_for}"))
 
     def write(self, directory: Path, stem: str) -> Path:
         directory.mkdir(exist_ok=True)

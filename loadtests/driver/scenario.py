@@ -140,16 +140,11 @@ class Program:
     file: str
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A scenario whose place is kept."""
-
-    name: str
-    about: str
-    waits_for: str
+class LeftOut(RuntimeError):
+    """A situation needs what this machine does not have: it is named, and the others go on."""
 
 
-Scenario = Comparison | Situation | Program | Planned
+Scenario = Comparison | Situation | Program
 
 
 def always(request: Callable[[Subject], Request]) -> Callable[[Subject], Requests]:

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     nodes::{Held, Node},
+    not_taken::NotTaken,
     splice::Rope,
 };
 
@@ -27,6 +28,8 @@ pub struct Message {
     pub is_last: bool,
     /// Counts against the node until it was sent.
     pub held: Option<Held>,
+    /// The server was not given the request; the message says why, in words.
+    pub not_taken: Option<NotTaken>,
 }
 
 /// A stream's buffer, with one reader.
@@ -80,6 +83,7 @@ impl Outbox {
             rope,
             is_last: false,
             held: Some(held),
+            not_taken: None,
         });
         drop(waiting);
         self.news.notify_one();
@@ -100,6 +104,7 @@ impl Outbox {
             rope,
             is_last: true,
             held: Some(held),
+            not_taken: None,
         });
         waiting.has_ended = true;
         drop(waiting);
@@ -120,6 +125,7 @@ impl Outbox {
             is_last: true,
             // Small, one per stream, and has to get through.
             held: None,
+            not_taken: None,
         }));
         drop(waiting);
         self.news.notify_one();
@@ -127,16 +133,26 @@ impl Outbox {
 
     /// Ends the stream with `error`, after what waits.
     pub fn fail(&self, error: Rope) {
+        self.conclude(error, None);
+    }
+
+    /// Ends the stream of a request that the server was not given, saying why.
+    pub fn refuse(&self, not_taken: NotTaken, why: &str) {
+        self.conclude(why.as_bytes().to_vec().into(), Some(not_taken));
+    }
+
+    fn conclude(&self, rope: Rope, not_taken: Option<NotTaken>) {
         let mut waiting = self.waiting();
         if waiting.has_ended {
             return;
         }
         waiting.has_ended = true;
         waiting.messages.push_back(Message {
-            rope: error,
+            rope,
             is_last: true,
             // Small, one per stream, and has to get through.
             held: None,
+            not_taken,
         });
         drop(waiting);
         self.news.notify_one();

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration}
 use bytes::Bytes;
 use futures_util::stream;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderValue, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, Interval, interval_at};
 
 use super::{
     nodes::Held,
+    not_taken::{NOT_TAKEN, NotTaken},
     outbox::{Message, Outbox},
     splice::{Parts, Rope},
     token::SCHEME,
@@ -62,63 +63,25 @@ pub fn not_allowed(allowed: &'static str) -> Response<Body> {
     response
 }
 
-/// Why a request was not taken, for nodes: it certainly did not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotTaken {
-    /// Whoever asks has to wait for others.
-    Busy,
-    /// The server's process does not run.
-    Down,
-    /// The bridge is about to end.
-    Stopping,
-    /// What was meant is not here any more.
-    Gone,
-}
-
-impl NotTaken {
-    /// The header that says it.
-    pub const HEADER: HeaderName = HeaderName::from_static("x-mcp-fleet-bridge");
-
-    const ALL: [Self; 4] = [Self::Busy, Self::Down, Self::Stopping, Self::Gone];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::Down => "down",
-            Self::Stopping => "stopping",
-            Self::Gone => "gone",
-        }
-    }
-
-    /// What an answer says, if a bridge has turned the request away.
-    #[must_use]
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let word = headers.get(Self::HEADER)?;
-        Self::ALL.into_iter().find(|why| word == why.word())
-    }
-}
-
-/// 503: not taken, and will be later.
+/// 503: the server was not given the request, and may be later.
 #[must_use]
-pub fn later(after: Duration, cause: NotTaken, why: &str) -> Response<Body> {
+pub fn later(not_taken: NotTaken, why: &str) -> Response<Body> {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "");
-    let word = HeaderValue::from_static(cause.word());
-    response.headers_mut().insert(NotTaken::HEADER, word);
     *response.body_mut() = Full::new(Bytes::from(format!("{why}\n"))).boxed();
-    let seconds = after.as_secs_f64().ceil().max(1.0);
+    if let Some(value) = not_taken.header() {
+        response.headers_mut().insert(NOT_TAKEN, value);
+    }
+    let seconds = not_taken.after.as_secs_f64().ceil().max(1.0);
     if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
         response.headers_mut().insert(RETRY_AFTER, value);
     }
     response
 }
 
-/// 404, to a node whose token is for what was here before.
+/// 410, to a node whose token is for what was here before.
 #[must_use]
 pub fn gone() -> Response<Body> {
-    let mut response = text(StatusCode::NOT_FOUND, "it was another life of this node\n");
-    let word = HeaderValue::from_static(NotTaken::Gone.word());
-    response.headers_mut().insert(NotTaken::HEADER, word);
-    response
+    text(StatusCode::GONE, "that was in another life of this node\n")
 }
 
 /// 202, to what wants no answer.
@@ -294,15 +257,6 @@ mod tests {
         }
         assert_eq!(status(&error(-32602)), StatusCode::OK);
         assert_eq!(status(r#"{"id":1,"result":{}}"#), StatusCode::OK);
-    }
-
-    #[test]
-    fn nodes_can_read_why_a_request_was_not_taken() {
-        for cause in NotTaken::ALL {
-            let response = later(Duration::ZERO, cause, "why");
-            assert_eq!(NotTaken::of(response.headers()), Some(cause));
-        }
-        assert_eq!(NotTaken::of(unauthorized().headers()), None);
     }
 
     #[test]

@@ -23,9 +23,10 @@ use super::{
     backend::Backend,
     door::Door,
     nodes::{Node, Nodes},
+    not_taken::{NotTaken, Reason},
     outbox::Outbox,
     presence::{Presence, Present},
-    reply::{self, Body, NotTaken},
+    reply::{self, Body},
     session::Session,
     splice::{Kind, Parts},
     token::TokenError,
@@ -178,7 +179,7 @@ impl Service {
         let present = self.presence.enter();
         let node = self.nodes.named(name);
         let Some(place) = node.begin() else {
-            return reply::later(SOON, NotTaken::Busy, "too many requests of this node");
+            return later(Reason::Busy, SOON, "too many requests of this node");
         };
         let visit = Visit {
             node,
@@ -431,7 +432,7 @@ fn no_session(id: Option<&RequestId>) -> Response<Body> {
 }
 
 fn stopping() -> Response<Body> {
-    reply::later(SOON, NotTaken::Stopping, "the server is being stopped")
+    later(Reason::Stopping, SOON, "the bridge is stopping")
 }
 
 fn too_large(limit: usize) -> Response<Body> {
@@ -440,12 +441,16 @@ fn too_large(limit: usize) -> Response<Body> {
 }
 
 fn not_sent(why: &NotSent) -> Response<Body> {
-    let (again, cause) = match why {
-        NotSent::Down { again, .. } => (*again, NotTaken::Down),
-        NotSent::TooMany => (SOON, NotTaken::Busy),
-        NotSent::Stopping => (SOON, NotTaken::Stopping),
+    let (reason, after) = match why {
+        NotSent::Down { again, .. } => (Reason::Down, *again),
+        NotSent::TooMany => (Reason::Busy, SOON),
+        NotSent::Stopping => (Reason::Stopping, SOON),
     };
-    reply::later(again, cause, &why.to_string())
+    later(reason, after, &why.to_string())
+}
+
+fn later(reason: Reason, after: Duration, why: &str) -> Response<Body> {
+    reply::later(NotTaken { reason, after }, why)
 }
 
 #[expect(

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::{
     memory::Memory,
+    not_taken::NotTaken,
     outbox::Outbox,
     session::Session,
     splice::{Parts, Rope},
@@ -319,8 +320,8 @@ impl Table {
     }
 
     /// The process is gone: requests that it may have seen fail. Those it has
-    /// not seen stay, for the next one, unless there is none.
-    pub fn fail(&mut self, error: &RpcError, also_unsent: bool) {
+    /// not seen stay, for the next one, unless they are to go elsewhere (`unsent`).
+    pub fn fail(&mut self, error: &RpcError, unsent: Option<NotTaken>) {
         for (number, question) in self.questions.drain() {
             question.session.take_question(number);
         }
@@ -328,15 +329,19 @@ impl Table {
         let failed: Vec<_> = self
             .calls
             .iter()
-            .filter(|(_, call)| also_unsent || call.sent)
+            .filter(|(_, call)| unsent.is_some() || call.sent)
             .map(|(number, _)| *number)
             .collect();
         for number in failed {
             let Some(call) = self.remove(number) else {
                 continue;
             };
-            if let Sink::Stream(outbox) = &call.sink {
-                outbox.fail(error_bytes(Some(&call.id), error).into());
+            let Sink::Stream(outbox) = &call.sink else {
+                continue;
+            };
+            match unsent {
+                Some(not_taken) if !call.sent => outbox.refuse(not_taken, &error.message),
+                Some(_) | None => outbox.fail(error_bytes(Some(&call.id), error).into()),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -216,6 +216,30 @@ impl<V: Cacheable> Held<V> {
     }
 }
 
+/// Of a copy that L1 had: tells whether L1 would still find it.
+pub struct Witness<V>(Weak<Held<V>>);
+
+impl<V: Cacheable> Witness<V> {
+    pub(super) fn of(held: &Arc<Held<V>>) -> Self {
+        Self(Arc::downgrade(held))
+    }
+
+    /// False when the copy has left L1, nothing may be served of it any more,
+    /// or there may be a newer one. Cheaper than looking.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.0.upgrade().is_some_and(|held| {
+            held.newest() <= held.generation && held.freshness(Instant::now()) != Freshness::Gone
+        })
+    }
+}
+
+impl<V> fmt::Debug for Witness<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witness").finish_non_exhaustive()
+    }
+}
+
 /// Decodes what a fetch or the store brought.
 pub(super) fn held_content<V: Cacheable>(content: Content) -> Result<HeldContent<V>, String> {
     Ok(match content {
@@ -263,6 +287,7 @@ impl<V: Cacheable> L1<V> {
                 }
                 Some(there) => {
                     held.superseded_by(there.value().newest());
+                    there.value().superseded_by(held.generation);
                     Op::Put(Arc::clone(&held))
                 }
                 None => Op::Put(Arc::clone(&held)),

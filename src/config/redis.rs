@@ -65,6 +65,12 @@ impl Redis {
                 values::duration(millis(10)..=millis(60_000)),
             ),
         };
+        let is_plain = !redis.url.reveal().is_empty() && !redis.url.reveal().starts_with("rediss");
+        if redis.ca_file.is_some() && is_plain {
+            let why =
+                "is for connections with TLS: write redis.url with rediss://, or leave it out";
+            section.fail("ca_file", why);
+        }
         let is_written = section.is_written();
         section.finish();
         is_written.then_some(redis)

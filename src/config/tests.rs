@@ -124,15 +124,17 @@ fn the_default_file_has_every_key_and_no_other() {
 #[test]
 fn the_settings_without_a_default_are_valid_examples() {
     // What they name as files does not exist here.
-    let text =
-        all_switched_on(DEFAULT, false).replace(", X-Tenant = { file = \"secrets/tenant\" }", "");
+    let text = all_switched_on(DEFAULT, false)
+        .replace(", X-Tenant = { file = \"secrets/tenant\" }", "")
+        // Certificates are for connections with TLS.
+        .replace("\"redis://", "\"rediss://");
     let config = Config::from_toml(&text).expect("a valid file");
     assert_eq!(config.servers.len(), 3);
     assert_eq!(
         config.redis,
         Some(Redis {
             ca_file: Some("secrets/redis-ca.pem".into()),
-            ..Redis::at("redis://:secret@127.0.0.1:6379")
+            ..Redis::at("rediss://:secret@127.0.0.1:6379")
         })
     );
     assert_eq!(config.auth.mode, Some(AuthMode::None));
@@ -166,6 +168,10 @@ fn certificates_to_trust_are_found_beside_the_file_that_names_them() {
     );
     let found = errors("[redis]\nurl = \"rediss://h:1\"\nca_file = \"\"\n");
     assert!(found[0].contains("redis.ca_file"), "{found:?}");
+    // Nobody should believe that a plain connection is protected.
+    let found = errors("[redis]\nurl = \"redis://h:1\"\nca_file = \"ca.pem\"\n");
+    assert!(found[0].contains("redis.ca_file"), "{found:?}");
+    assert!(found[0].contains("rediss://"), "{found:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! the node that reconciles; what another node needs to go on is in the record
 //! that it publishes ([`super::record`]).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
@@ -47,14 +47,18 @@ impl Past {
         self.served = true;
     }
 
-    /// It ended, or could not be made or started.
+    /// It ended, or could not be made or started. The first failure of one that
+    /// worked costs no pause, and is forgotten when it works for long again.
     pub fn failed(&mut self, now: Instant, pace: &Pace) {
-        let settled = self
-            .ready
-            .is_some_and(|(_, at)| now.duration_since(at) >= pace.settled);
+        let worked = self.ready.take();
+        let settled = worked.is_some_and(|(_, at)| now.duration_since(at) >= pace.settled);
         self.failures = if settled { 1 } else { self.failures + 1 };
-        self.ready = None;
-        self.not_before = Some(now + pace.pause(self.failures));
+        let pause = match (worked, self.failures) {
+            // What worked until now is most likely to work again at once.
+            (Some(_), 1) => Duration::ZERO,
+            (_, failures) => pace.pause(failures),
+        };
+        self.not_before = Some(now + pause);
     }
 
     /// It was started, by us: what is heard of it next is new, also within
@@ -147,8 +151,6 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -171,10 +173,13 @@ mod tests {
         tokio::time::advance(pace.settled).await;
         past.notice(Life::Exited(20), Instant::now(), &pace);
         assert_eq!(past.failures, 1);
+        assert_eq!(past.not_before, Some(Instant::now()), "at once");
         // One that only just answered is not settled.
         past.answered(21, Instant::now());
         past.notice(Life::Exited(21), Instant::now(), &pace);
         assert_eq!(past.failures, 2);
+        let pause = past.not_before.expect("a pause") - Instant::now();
+        assert_eq!(pause, pace.pause(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,11 +18,15 @@ use super::{
     Deployments,
     definition::{Definition, Secrets},
     naming::{Found, container_labels},
+    pressure,
     record::{LOG_LINES, LOG_WIDTH},
 };
 use crate::{
     bridge::token::PublicKey,
-    engine::{BRIDGE_PORT, BridgeLaunch, Created, EngineError, NewContainer, docker::Docker},
+    engine::{
+        BRIDGE_PORT, BridgeLaunch, Container, Created, EngineError, Exit, NewContainer,
+        docker::Docker,
+    },
     store::Fence,
     templates::spec::Transport,
     upstream::UpstreamError,
@@ -70,6 +74,12 @@ pub(super) enum Outcome {
     Removed,
     /// What it printed before it ended.
     Printed(Vec<String>),
+    /// It was killed because it used more memory than it may.
+    MetItsLimit(Exit),
+    /// It has come to the bounds it is kept in, or has not.
+    Pressed(Option<String>),
+    /// Nothing is to be noted.
+    Nothing,
     /// Networks and volumes that nobody uses are gone, or not.
     Tidied(Result<(), EngineError>),
     /// The engine did not do it.
@@ -310,6 +320,42 @@ impl Jobs {
         })
     }
 
+    /// What killed a container, where the engine does not know it at once.
+    pub(super) fn killer(&self, deployment: &str, container: &Container, exit: &Exit) -> Job {
+        let (docker, exit) = (Arc::clone(&self.docker), exit.clone());
+        let (deployment, id) = (deployment.to_owned(), container.id.clone());
+        let container = container.name.clone();
+        // It mostly waits, so it takes nobody's turn.
+        Box::pin(async move {
+            let outcome = match !exit.oom_killed && docker.met_its_limit(&id, &exit).await {
+                true => Outcome::MetItsLimit(Exit {
+                    oom_killed: true,
+                    ..exit
+                }),
+                false => Outcome::Nothing,
+            };
+            Done {
+                deployment,
+                container,
+                outcome,
+            }
+        })
+    }
+
+    /// Whether a container has come to the bounds it is kept in.
+    pub(super) fn pressure(&self, deployment: &str, container: &str) -> Job {
+        let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
+        self.job(deployment, container, async move {
+            Ok(match docker.usage(&name).await {
+                Ok(usage) => Outcome::Pressed(pressure::words(&usage)),
+                Err(error) => {
+                    tracing::debug!(container = name, %error, "what it uses is not known");
+                    Outcome::Nothing
+                }
+            })
+        })
+    }
+
     /// Removes what nobody uses any more.
     pub(super) fn tidy(&self) -> Job {
         let (docker, fleet) = (Arc::clone(&self.docker), Arc::clone(&self.fleet));
@@ -391,6 +437,7 @@ fn is_wrong(error: &UpstreamError) -> bool {
         UpstreamError::ConnectFailed(_)
         | UpstreamError::SpawnFailed(_)
         | UpstreamError::Busy(_)
+        | UpstreamError::NotTaken(..)
         | UpstreamError::Stopping
         | UpstreamError::TimedOut { .. }
         | UpstreamError::Closed { .. }

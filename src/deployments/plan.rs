@@ -226,7 +226,13 @@ impl Planner<'_> {
             let returning = there.chain(kept.copied());
             let returning =
                 returning.filter(|one| self.past(one).served && one.life != Life::Going);
-            self.plan.routed = returning.map(|one| one.name.clone()).collect();
+            let missing = wanted.iter().filter(|one| one.there.is_none());
+            let missing = missing.filter(|one| self.history.of(&one.name).served);
+            self.plan.routed = returning
+                .map(|one| &one.name)
+                .chain(missing.map(|one| &one.name))
+                .cloned()
+                .collect();
         }
     }
 

@@ -94,6 +94,8 @@ impl Work for Reconciler {
 struct Memory {
     history: History,
     troubles: BTreeMap<String, Trouble>,
+    /// What is told of containers that have come to their bounds.
+    pressed: BTreeMap<String, String>,
     /// Since when containers run without an answer.
     silent: BTreeMap<String, Instant>,
     /// What was written last, and when.
@@ -118,6 +120,8 @@ struct Watch {
     is_tidying: bool,
     again: Instant,
     looked: Option<Instant>,
+    /// When it is next looked what containers use.
+    weigh: Instant,
 }
 
 /// A step under way.
@@ -151,6 +155,7 @@ impl Watch {
             is_tidying: false,
             again: Instant::now(),
             looked: None,
+            weigh: Instant::now() + FULL_LIST,
         }
     }
 
@@ -210,6 +215,7 @@ impl Watch {
             }
             Err(error) => return self.engine_is_away(&error).await,
         }
+        self.weigh(&found);
         let wanted = self.wanted();
         if self.remember(&wanted, &found).await.is_err() && fence.is_some() {
             // Without what the node before knew nothing is safe to do.
@@ -243,6 +249,23 @@ impl Watch {
         }
         self.tidy(fence);
         Next::GoOn
+    }
+
+    /// Looks, from time to time, what containers use of what they may.
+    fn weigh(&mut self, found: &BTreeMap<String, Vec<Found>>) {
+        let now = Instant::now();
+        if now < self.weigh {
+            return;
+        }
+        self.weigh = now + FULL_LIST.mul_f64(0.8);
+        for (deployment, found) in found {
+            for one in found {
+                if let Life::Running(_) = one.seen.life {
+                    let job = self.jobs.pressure(deployment, &one.seen.name);
+                    self.running.spawn(job);
+                }
+            }
+        }
     }
 
     /// What is wanted of this engine.
@@ -412,6 +435,9 @@ impl Watch {
         memory
             .silent
             .retain(|name, _| seen.iter().any(|one| one.name == *name));
+        memory
+            .pressed
+            .retain(|name, _| seen.iter().any(|one| one.name == *name) && !ended.contains(name));
         for ended in ended {
             self.note_end(name, &ended, found, definition.as_deref(), &mut memory);
         }
@@ -441,6 +467,7 @@ impl Watch {
             found,
             history: &memory.history,
             troubles: &memory.troubles,
+            pressed: &memory.pressed,
             pull: pulls.get(name).map(String::as_str),
             before: memory.told.as_ref().map(|(told, _)| told),
             fleet: &fleet,
@@ -576,6 +603,11 @@ impl Watch {
         let secrets = definition.map(Definition::secrets).unwrap_or_default();
         self.running
             .spawn(self.jobs.last_lines(deployment, name, secrets));
+        if let Some(found) = one {
+            let container = &found.container;
+            self.running
+                .spawn(self.jobs.killer(deployment, container, exit));
+        }
     }
 
     fn heard(&mut self, event: &EngineEvent) {
@@ -612,6 +644,29 @@ impl Watch {
         let (now, pace) = (Instant::now(), self.node.settings.pace);
         let secrets = self.secrets(&deployment);
         let memory = self.memories.entry(deployment.clone()).or_default();
+        if let Outcome::Nothing = outcome {
+            return;
+        }
+        if let Outcome::Pressed(words) = outcome {
+            let before = match words {
+                Some(words) => memory.pressed.insert(container.clone(), words),
+                None => memory.pressed.remove(&container),
+            };
+            if before.is_none()
+                && let Some(words) = memory.pressed.get(&container)
+            {
+                tracing::warn!(deployment, container, words, "a container is at its bounds");
+            }
+            return;
+        }
+        if let Outcome::MetItsLimit(exit) = outcome {
+            tracing::warn!(deployment, container, %exit, "what killed a container is known");
+            if let Some(trouble) = memory.troubles.get_mut(&container) {
+                trouble.reason = format!("container {container} {exit}");
+                trouble.exit = Some(exit);
+            }
+            return;
+        }
         if let Outcome::Printed(log) = outcome {
             if let Some(trouble) = memory.troubles.get_mut(&container) {
                 trouble.log = log;
@@ -673,7 +728,11 @@ impl Watch {
                 trouble.is_final = !error.is_transient();
                 trouble.reason = secrets.hide(&error.to_string());
             }
-            Outcome::Printed(_) | Outcome::Tidied(_) => {}
+            Outcome::Printed(_)
+            | Outcome::MetItsLimit(_)
+            | Outcome::Pressed(_)
+            | Outcome::Nothing
+            | Outcome::Tidied(_) => {}
         }
     }
 
@@ -976,6 +1035,7 @@ pub(super) async fn routes_from_labels(node: &Arc<Deployments>) {
             found: &found,
             history: &history,
             troubles: &BTreeMap::new(),
+            pressed: &BTreeMap::new(),
             pull: None,
             before: None,
             fleet: &fleet,

@@ -15,6 +15,12 @@ use crate::engine::{Exit, State};
 /// Failures in a row after which trying again is not expected to help soon.
 const HOPELESS: u32 = 2;
 
+/// The engine may say later than it says that a container ended.
+fn is_limit_met(trouble: Option<&Trouble>) -> bool {
+    let exit = trouble.and_then(|trouble| trouble.exit.as_ref());
+    exit.is_some_and(|exit| exit.oom_killed)
+}
+
 /// What went wrong with a container last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trouble {
@@ -47,6 +53,8 @@ pub struct Situation<'a> {
     pub history: &'a History,
     /// What went wrong, by container.
     pub troubles: &'a BTreeMap<String, Trouble>,
+    /// What is told of containers that have come to their bounds.
+    pub pressed: &'a BTreeMap<String, String>,
     /// How far the pull of its image is.
     pub pull: Option<&'a str>,
     /// What was told last.
@@ -71,7 +79,9 @@ impl Situation<'_> {
         Record {
             name: self.name.to_owned(),
             phase,
-            reason: trouble.map(|trouble| trouble.reason.clone()),
+            reason: trouble
+                .map(|trouble| trouble.reason.clone())
+                .or_else(|| self.pressed.values().next().cloned()),
             is_final: trouble.is_some_and(|trouble| trouble.is_final),
             spec: spec.unwrap_or_default(),
             template: self.template(),
@@ -119,13 +129,16 @@ impl Situation<'_> {
         u64::try_from(timeout.as_millis()).ok()
     }
 
+    /// What was told of a container last.
+    fn before_of(&self, container: &str) -> Option<&ReplicaRecord> {
+        let replicas = self.before?.replicas.iter();
+        replicas.into_iter().find(|one| one.container == container)
+    }
+
     fn replica(&self, found: &Found) -> ReplicaRecord {
         let seen = &found.seen;
         let past = self.history.of(&seen.name);
-        let before = self.before.and_then(|before| {
-            let same = |one: &&ReplicaRecord| one.container == seen.name;
-            before.replicas.iter().find(same)
-        });
+        let before = self.before_of(&seen.name);
         let trouble = self.troubles.get(&seen.name);
         let url = found
             .url()
@@ -149,9 +162,11 @@ impl Situation<'_> {
             ready: past.ready.map(|(life, _)| life),
             restarts: past.restarts,
             failures: past.failures,
-            reason: trouble.map(|trouble| trouble.reason.clone()),
+            reason: trouble
+                .map(|trouble| trouble.reason.clone())
+                .or_else(|| self.pressed.get(&seen.name).cloned()),
             exit_code: exit.map(|exit| exit.code),
-            oom: exit.is_some_and(|exit| exit.oom_killed),
+            oom: exit.is_some_and(|exit| exit.oom_killed) || is_limit_met(trouble),
             log: trouble
                 .map(|trouble| trouble.log.clone())
                 .unwrap_or_default(),
@@ -179,7 +194,8 @@ impl Situation<'_> {
         }
     }
 
-    /// Replicas that could not be made.
+    /// Replicas that could not be made, and those that are being made again
+    /// while nobody else serves.
     fn missing(&self) -> Vec<ReplicaRecord> {
         let Some((spec, replicas)) = self.wanted() else {
             return Vec::new();
@@ -190,14 +206,30 @@ impl Situation<'_> {
             .map(|ordinal| (ordinal, name(ordinal)))
             .filter(|(_, name)| !is_there(name))
             .filter_map(|(ordinal, container)| {
-                let trouble = self.troubles.get(&container)?;
+                let trouble = self.troubles.get(&container);
+                let before = self.before_of(&container);
+                let url = before.and_then(|before| before.url.clone());
+                let routed = self.plan.routed.contains(&container) && url.is_some();
+                if trouble.is_none() && !routed {
+                    return None;
+                }
+                let past = self.history.of(&container);
                 Some(ReplicaRecord {
                     ordinal,
                     spec: spec.to_string(),
-                    state: ReplicaState::Crashed,
-                    failures: self.history.of(&container).failures,
-                    reason: Some(trouble.reason.clone()),
-                    log: trouble.log.clone(),
+                    state: match trouble {
+                        Some(_) => ReplicaState::Crashed,
+                        None => ReplicaState::Starting,
+                    },
+                    routed,
+                    url,
+                    audience: before.and_then(|before| before.audience.clone()),
+                    served: past.served,
+                    failures: past.failures,
+                    reason: trouble.map(|trouble| trouble.reason.clone()),
+                    log: trouble
+                        .map(|trouble| trouble.log.clone())
+                        .unwrap_or_default(),
                     container,
                     ..ReplicaRecord::default()
                 })

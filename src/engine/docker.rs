@@ -23,7 +23,9 @@ use tokio::{
 };
 
 use self::{image::Pulls, place::Place};
-use super::{Availability, Cause, EngineError, EngineInfo, Operation, Settings, Subject, labels};
+use super::{
+    Availability, Cause, EngineError, EngineInfo, Operation, Settings, Subject, Subnets, labels,
+};
 
 mod availability;
 mod body;
@@ -59,6 +61,7 @@ pub struct Docker {
     pull_turns: Semaphore,
     pulls: Pulls,
     place: OnceCell<Place>,
+    subnets: Subnets,
     delivered: Mutex<Option<bridge::Delivered>>,
     availability: watch::Sender<Availability>,
     /// When the engine was last heard of, or found silent.
@@ -80,10 +83,18 @@ impl Docker {
             client: OnceLock::new(),
             pulls: Pulls::default(),
             place: OnceCell::new(),
+            subnets: Subnets::default(),
             delivered: Mutex::default(),
             availability: watch::Sender::new(Availability::Unknown),
             heard: Mutex::default(),
         }))
+    }
+
+    /// The addresses of the fleet's servers, as far as this node may be
+    /// dialled from there.
+    #[must_use]
+    pub fn subnets(&self) -> &Subnets {
+        &self.subnets
     }
 
     /// The settings it was made with.

@@ -244,6 +244,10 @@ fn upstream_blame(error: &UpstreamError) -> Blame {
     match error.root() {
         UpstreamError::TimedOut { .. } => Blame::timed_out(),
         UpstreamError::Busy(_) | UpstreamError::Stopping => Blame::busy(),
+        UpstreamError::NotTaken(not_taken, _) => Blame {
+            retry_after: Some(not_taken.after.max(SOON)),
+            ..Blame::busy()
+        },
         UpstreamError::ConnectFailed(_) | UpstreamError::SpawnFailed(_) => {
             Blame::new(StatusCode::BAD_GATEWAY, "unreachable")
         }

@@ -7,7 +7,7 @@
 //! site, which is what is checked here, for every request of every protocol
 //! era. This is not authentication: whoever is no browser sends what they like.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use axum::{body::Body, extract::Request, response::Response};
 use http::{
@@ -63,6 +63,12 @@ pub enum Refused {
     Origin {
         /// What the request named.
         origin: String,
+    },
+    /// It comes from a network that only the fleet's servers are in.
+    #[error("{peer} is in a network of servers that this fleet runs, and those may not call nodes")]
+    Server {
+        /// Where it comes from.
+        peer: IpAddr,
     },
     /// Two copies, of which readers could see different ones.
     #[error("header {header} is given more than once; send it once")]
@@ -141,7 +147,7 @@ pub(super) fn make_readable(response: &mut Response, origin: HeaderValue) {
 }
 
 /// 403 with a JSON-RPC error that has no id: the body was not read.
-fn refusal(refused: &Refused) -> Response {
+pub(super) fn refusal(refused: &Refused) -> Response {
     let body = serde_json::json!({
         "jsonrpc": "2.0",
         "error": { "code": -32600, "message": refused.to_string() },

@@ -187,8 +187,15 @@ async fn dispatch(incoming: Incoming, body: Bytes) -> Response<Body> {
 
 /// JSON in, and a client that can take either kind of answer.
 fn check_media_types(headers: &HeaderMap) -> Result<(), (StatusCode, RpcError)> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let accept = headers.get(header::ACCEPT);
+    // How nearly all clients write it.
+    if content_type.is_some_and(|value| value == "application/json")
+        && accept.is_some_and(|value| value == "application/json, text/event-stream")
+    {
+        return Ok(());
+    }
+    let content_type = content_type
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();

@@ -16,7 +16,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method};
 use tower::{Service, ServiceExt as _};
 
-use super::{admin, batch, bridge, error, guard, guard::Guard, mcp, readiness, rest, sse};
+use super::{admin, batch, bridge, error, guard, guard::Guard, mcp, readiness, rest, source, sse};
 use crate::{gateway::Gateway, lists::Target};
 
 /// Names the node that answered.
@@ -61,15 +61,19 @@ impl Service<Request> for Node {
 }
 
 impl Parts {
-    /// What stands around every path: pages of foreign sites go no further,
-    /// and all answers, refusals too, name the node.
+    /// What stands around every path: the fleet's own servers and pages of
+    /// foreign sites go no further, and all answers, refusals too, name the node.
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
+        let subnets = self.gateway.deployments.engine().docker.subnets();
         let between_nodes = bridge::server_in(request.uri().path()).map(str::to_owned);
-        let mut response = if let Some(server) = between_nodes {
+        let mut response = match (source::check(subnets, &request), between_nodes) {
+            (Err(refused), _) => {
+                tracing::info!(%refused, "request refused");
+                guard::refusal(&refused)
+            }
             // No page can do what it takes to be let in there.
-            bridge::answer(&self.gateway, &server, request).await
-        } else {
-            self.to_client(request).await
+            (Ok(()), Some(server)) => bridge::answer(&self.gateway, &server, request).await,
+            (Ok(()), None) => self.to_client(request).await,
         };
         if let Some(name) = &self.name {
             response.headers_mut().insert(NODE_HEADER, name.clone());

@@ -12,19 +12,19 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::items::{BadBoundaries, Items};
+use super::{
+    items::{BadBoundaries, Items},
+    tools::Tools,
+};
 use crate::{
     ids::ServerId,
     mcp::{
         Raw,
         json::{self, RawObject},
         method::ListKind,
-        name,
-        param_header::ParamHeaders,
-        shape,
+        name, shape,
         version::Version,
     },
-    servers::Server,
 };
 
 /// One list of one server.
@@ -43,36 +43,7 @@ pub struct Catalogue {
     shaped: [OnceLock<Items>; Version::ALL.len()],
     merged: [OnceLock<Items>; Version::ALL.len()],
     exposed: OnceLock<HashMap<Box<str>, u32>>,
-    tools: Box<[OnceLock<Arc<Tool>>]>,
-}
-
-/// What the node needs to know of a tool to carry a call to it.
-#[derive(Debug)]
-pub struct Tool {
-    /// The item as the server wrote it.
-    pub raw: Bytes,
-    /// Which arguments travel in headers.
-    pub param_headers: ParamHeaders,
-    /// What it says of repeating it.
-    pub annotations: Annotations,
-}
-
-/// A tool's hints about what a call does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Annotations {
-    /// It changes nothing.
-    pub read_only: bool,
-    /// Calling it again with the same arguments changes nothing more.
-    pub idempotent: bool,
-}
-
-impl Tool {
-    /// Whether a call may be sent again although it may have run: the tool
-    /// says that it does no harm, and its server is believed.
-    #[must_use]
-    pub fn is_repeatable(&self, server: &Server) -> bool {
-        server.trust_annotations && (self.annotations.read_only || self.annotations.idempotent)
-    }
+    tools: OnceLock<Arc<Tools>>,
 }
 
 /// What was fetched, on its way into the cache.
@@ -151,15 +122,10 @@ impl Catalogue {
             .into_iter()
             .map(|name| name.map(String::into_boxed_str))
             .collect();
-        let tools = if kind == ListKind::Tools {
-            items.len()
-        } else {
-            0
-        };
         Ok(Self {
             index: first_of_each(names.iter().map(Option::as_deref)),
             extras: payload.slice_ref(wire.extras),
-            tools: (0..tools).map(|_| OnceLock::new()).collect(),
+            tools: OnceLock::new(),
             shaped: Default::default(),
             merged: Default::default(),
             exposed: OnceLock::new(),
@@ -241,14 +207,21 @@ impl Catalogue {
         self.names.get(at as usize)?.as_deref()
     }
 
-    /// The tool of that name, understood once.
+    /// What calls have to know of the tools, understood once; of other lists
+    /// nothing.
     #[must_use]
-    pub fn tool(&self, name: &str) -> Option<Arc<Tool>> {
-        let at = *self.index.get(name)? as usize;
-        let slot = self.tools.get(at)?;
-        Some(Arc::clone(slot.get_or_init(|| {
-            Arc::new(Tool::understand(self.items.run(at..at + 1)))
-        })))
+    pub fn tools(&self) -> Arc<Tools> {
+        Arc::clone(self.tools.get_or_init(|| Arc::new(self.understand())))
+    }
+
+    fn understand(&self) -> Tools {
+        if self.kind != ListKind::Tools {
+            return Tools::default();
+        }
+        let named = self.names.iter().enumerate();
+        Tools::of(
+            named.filter_map(|(at, name)| Some((name.as_deref()?, self.items.run(at..at + 1)))),
+        )
     }
 
     fn shape(&self, version: Version) -> Items {
@@ -321,35 +294,6 @@ impl Catalogue {
             .collect();
         first_of_each(exposed.iter().map(Option::as_deref))
     }
-}
-
-impl Tool {
-    fn understand(raw: Bytes) -> Self {
-        let item: Option<&Raw> = serde_json::from_slice(&raw).ok();
-        let object = item.and_then(|item| RawObject::parse(item).ok());
-        let param_headers = object
-            .as_ref()
-            .and_then(|tool| tool.get("inputSchema"))
-            .and_then(|schema| ParamHeaders::from_schema(schema).ok())
-            .unwrap_or_default();
-        let annotations = object
-            .as_ref()
-            .and_then(|tool| tool.get_object("annotations"))
-            .map(|annotations| Annotations {
-                read_only: is_true(annotations.get("readOnlyHint")),
-                idempotent: is_true(annotations.get("idempotentHint")),
-            })
-            .unwrap_or_default();
-        Self {
-            param_headers,
-            annotations,
-            raw: raw.clone(),
-        }
-    }
-}
-
-fn is_true(value: Option<&Raw>) -> bool {
-    value.is_some_and(|value| value.get() == "true")
 }
 
 /// Tools and prompts carry their server's name on the merged endpoint;

@@ -1,4 +1,5 @@
-//! The cache's names of what is asked again and again.
+//! The cache's names of what is asked again and again, and what calls keep of
+//! the answers.
 //!
 //! A name is a digest of server, method and what the answer may depend on.
 //! Those of a server's lists are the same for nearly all callers, so they are
@@ -6,9 +7,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::{Caller, source::variant};
+use super::{Caller, source::variant, tools::Known};
 use crate::{
     cache::CacheKey,
     ids::{Principal, ServerId},
@@ -34,7 +35,12 @@ struct OfServer {
     document: CacheKey,
     /// By what a server's lists may depend on, of modern and legacy callers.
     lists: [ArcSwap<HashMap<Arc<str>, Arc<Names>>>; 2],
+    /// By all that they may depend on.
+    tools: ArcSwap<HashMap<Arc<str>, KnownTools>>,
 }
+
+/// What calls know of a server's tools.
+pub(super) type KnownTools = Arc<ArcSwapOption<Known>>;
 
 type Names = [CacheKey; ListKind::ALL.len()];
 
@@ -76,6 +82,24 @@ impl Keys {
         names[kind as usize].asked_by(caller.principal)
     }
 
+    /// Where calls keep what they know of a server's tools.
+    pub(super) fn tools(&self, servers: &Servers, server: &Server, caller: &Caller) -> KnownTools {
+        let of_server = self.of(servers, server);
+        let depends_on = caller.capabilities.fingerprint();
+        if let Some(known) = of_server.tools.load().get(depends_on) {
+            return Arc::clone(known);
+        }
+        let new = KnownTools::default();
+        of_server.tools.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            if known.len() < KEPT {
+                known.insert(Arc::clone(depends_on), Arc::clone(&new));
+            }
+            known
+        });
+        new
+    }
+
     fn of(&self, servers: &Servers, server: &Server) -> Arc<OfServer> {
         if let Some(found) = self.0.load().get(&server.id)
             && found.edition == server.edition
@@ -86,6 +110,7 @@ impl Keys {
             edition: server.edition,
             document: document(server),
             lists: Default::default(),
+            tools: ArcSwap::default(),
         });
         self.0.rcu(|all| {
             // Servers that are gone are forgotten when one comes.

@@ -9,11 +9,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Caller, Catalogue, Lists, Tool,
+    Caller, Catalogue, Listing, Lists, Tool,
     source::{as_part, document},
+    tools::Known,
     uri_template,
 };
 use crate::{
+    cache::Scope,
     ids::Principal,
     mcp::{method::ListKind, name, version::Version},
     servers::Server,
@@ -26,9 +28,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 pub(super) const NOT_AGAIN_FOR: Duration = Duration::from_secs(5);
 
 impl Lists {
-    /// The definition of a tool; `None` when the server lists none of that
-    /// name or its list cannot be had soon. A call can do without, so it never
-    /// waits long, and not again after it has waited in vain.
+    /// What calls of a tool have to know of it; `None` when the server lists
+    /// none of that name or its list cannot be had soon. A call can do without,
+    /// so it never waits long, and not again after it has waited in vain.
     pub async fn tool(
         &self,
         server: &Arc<Server>,
@@ -36,16 +38,39 @@ impl Lists {
         name: &str,
         deadline: Instant,
     ) -> Option<Arc<Tool>> {
-        if let Some(catalogue) = self.peek(server, ListKind::Tools, caller) {
-            return catalogue.tool(name);
+        let slot = self.keys.tools(&self.servers, server, caller);
+        let known = slot.load();
+        if let Some(known) = &*known
+            && known.stands()
+        {
+            return known.get(name);
+        }
+        if let Some((known, is_shared)) = self.peek_tools(server, caller) {
+            let tool = known.get(name);
+            if is_shared {
+                slot.store(Some(Arc::new(known)));
+            }
+            return tool;
+        }
+        if let Some(known) = known.as_ref().filter(|known| known.may_do()) {
+            return known.get(name);
         }
         if self.unlisted.contains_key(&server.id) {
             return None;
         }
         let deadline = deadline.min(Instant::now() + LONGEST_WAIT);
-        match self.held(server, ListKind::Tools, caller, deadline).await {
-            Some(catalogue) => catalogue.tool(name),
-            None => {
+        let listed = self.catalogue(server, ListKind::Tools, caller, deadline);
+        match listed.await {
+            Ok(part) => {
+                let known = Known::of(&part.catalogue);
+                let tool = known.get(name);
+                if part.served.scope != Scope::Private {
+                    slot.store(Some(Arc::new(known)));
+                }
+                tool
+            }
+            Err(error) => {
+                tracing::debug!(server = %server.id, %error, "no list to look a tool up in");
                 self.unlisted.insert(server.id.clone(), ());
                 None
             }
@@ -116,6 +141,21 @@ impl Lists {
         let described = self.cache.peek(&self.document_key(server, &caller))?;
         let described = document(server, &described).ok()?;
         Some(described.value.version)
+    }
+
+    /// The tools of a server as this node holds them, and whether they are the
+    /// same for all callers of the kind; no I/O.
+    fn peek_tools(&self, server: &Arc<Server>, caller: &Caller) -> Option<(Known, bool)> {
+        let key = self.document_key(server, caller);
+        let (described, as_described) = self.cache.peek_witnessed(&key)?;
+        let era = document(server, &described).ok()?.value.version.era();
+        let key = self.list_key(server, ListKind::Tools, era, caller);
+        let (listed, as_listed) = self.cache.peek_witnessed(&key)?;
+        let Listing::Catalogue(catalogue) = &*listed.value else {
+            return None;
+        };
+        let known = Known::of(catalogue).witnessed([as_described, as_listed]);
+        Some((known, listed.scope != Scope::Private))
     }
 
     /// A list as this node holds it; no I/O.

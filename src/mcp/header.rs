@@ -61,19 +61,20 @@ pub fn encode_value(text: &str) -> HeaderValue {
 ///
 /// # Errors
 /// When the value cannot be what [`encode_value`] writes.
-pub fn decode_value(value: &HeaderValue) -> Result<String, BadHeaderValue> {
+pub fn decode_value(value: &HeaderValue) -> Result<Cow<'_, str>, BadHeaderValue> {
     let text = printable(value)?;
     let encoded = text
         .strip_prefix(SENTINEL_START)
         .and_then(|rest| rest.strip_suffix(SENTINEL_END));
     let Some(encoded) = encoded else {
         // An incomplete or differently written sentinel stands for itself.
-        return Ok(text.to_owned());
+        return Ok(text.into());
     };
     let bytes = STANDARD
         .decode(encoded)
         .map_err(|_| BadHeaderValue::NotBase64)?;
-    String::from_utf8(bytes).map_err(|_| BadHeaderValue::NotUtf8)
+    let text = String::from_utf8(bytes).map_err(|_| BadHeaderValue::NotUtf8)?;
+    Ok(text.into())
 }
 
 /// The value without surrounding white space.
@@ -113,7 +114,10 @@ pub fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'
 ///
 /// # Errors
 /// `-32020` when there are several, or the value is malformed.
-pub fn single_decoded(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, RpcError> {
+pub fn single_decoded<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<Cow<'h, str>>, RpcError> {
     only(headers, name)?
         .map(|value| decode_value(value).map_err(|error| malformed(name, error)))
         .transpose()
@@ -148,25 +152,28 @@ pub fn check_standard_headers(
     method: &str,
     name: Option<&str>,
 ) -> Result<(), RpcError> {
-    let agree = |header: &HeaderName, found: Option<&str>, expected: &str, of: &str| match found {
-        Some(found) if found == expected => Ok(()),
-        Some(_) => Err(RpcError::header_mismatch(format!(
-            "{} does not match {of}",
-            display(header)
-        ))),
-        None => Err(RpcError::header_mismatch(format!(
-            "the {} header is missing; it has to repeat {of}",
-            display(header)
-        ))),
-    };
+    let agree =
+        |header: &HeaderName, found: Option<&str>, expected: &str, of: [&str; 2]| match found {
+            Some(found) if found == expected => Ok(()),
+            Some(_) => Err(RpcError::header_mismatch(format!(
+                "{} does not match {}",
+                display(header),
+                of.concat()
+            ))),
+            None => Err(RpcError::header_mismatch(format!(
+                "the {} header is missing; it has to repeat {}",
+                display(header),
+                of.concat()
+            ))),
+        };
     let in_meta = "params._meta[\"io.modelcontextprotocol/protocolVersion\"]";
     agree(
         &PROTOCOL_VERSION,
         single(headers, &PROTOCOL_VERSION)?,
         version,
-        in_meta,
+        [in_meta, ""],
     )?;
-    agree(&METHOD, single(headers, &METHOD)?, method, "method")?;
+    agree(&METHOD, single(headers, &METHOD)?, method, ["method", ""])?;
     let Some(param) = name_param(method) else {
         return Ok(());
     };
@@ -174,7 +181,7 @@ pub fn check_standard_headers(
     match (found, name) {
         // The missing parameter is the caller's next finding.
         (None, None) => Ok(()),
-        (found, Some(name)) => agree(&NAME, found.as_deref(), name, &format!("params.{param}")),
+        (found, Some(name)) => agree(&NAME, found.as_deref(), name, ["params.", param]),
         (Some(_), None) => Err(RpcError::header_mismatch(format!(
             "there is an Mcp-Name header but no params.{param}"
         ))),

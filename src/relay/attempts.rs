@@ -7,12 +7,15 @@
 //! of retries is bounded per call (`upstream.retries`) and as a share of a
 //! server's calls (`upstream.retry_budget`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures_util::future::{BoxFuture, select_ok};
 use tokio::time::Instant;
 
-use super::{Call, Relay, RelayError};
+use super::{Call, Relay, RelayError, comeback::Comeback};
 use crate::{
     breaker::{Failure, Told},
     ids::{ReplicaId, ServerId},
@@ -30,6 +33,7 @@ use crate::{
 struct Attempts {
     tried: Vec<ReplicaId>,
     retries: u32,
+    comeback: Comeback,
 }
 
 /// A replica that was chosen for a call.
@@ -56,24 +60,25 @@ impl Relay {
         mut attempts: Attempts,
         deadline: Instant,
     ) -> Result<Begun, RelayError> {
-        let server = &call.server;
-        let Some(mut chosen) = self.choose(call, &attempts.tried).await else {
-            let server = server.id.clone();
+        // Its server is another one when it had to be waited for.
+        let mut call = Cow::Borrowed(call);
+        let Some(mut chosen) = self.choose(&call, &attempts.tried).await else {
+            let server = call.server.id.clone();
             return Err(RelayError::NoReplica { server });
         };
         loop {
             let place = self
-                .pass_gate(call, &mut chosen, &attempts.tried, deadline)
+                .pass_gate(&call, &mut chosen, &attempts.tried, deadline)
                 .await?;
             let in_flight = chosen.replica.begin();
-            let error = match self.send(call, &chosen.replica, deadline).await {
+            let error = match self.send(&call, &chosen.replica, deadline).await {
                 Ok(exchange) => {
                     return Ok(Begun {
                         exchange,
-                        server: server.id.clone(),
+                        server: call.server.id.clone(),
                         in_flight,
                         _place: place,
-                        again: Again::new(self, call, attempts),
+                        again: Again::new(self, &call, attempts),
                     });
                 }
                 Err(error) => error,
@@ -85,18 +90,53 @@ impl Relay {
                 error = &error as &dyn std::error::Error,
                 "a replica did not take a call"
             );
-            match self
-                .another(call, &mut attempts, &chosen, &error, deadline)
-                .await
-            {
-                Some(next) => chosen = next,
-                None => {
-                    return Err(RelayError::Upstream {
-                        server: server.id.clone(),
-                        source: error,
-                    });
-                }
+            let mut next = self
+                .another(&call, &mut attempts, &chosen, &error, deadline)
+                .await;
+            if next.is_none() {
+                next = self
+                    .once_back(&mut call, &mut attempts, &chosen, &error, deadline)
+                    .await;
             }
+            let Some(next) = next else {
+                return Err(RelayError::Upstream {
+                    server: call.server.id.clone(),
+                    source: error,
+                });
+            };
+            chosen = next;
+        }
+    }
+
+    /// The replica to try when nobody else can be: once the server is back.
+    async fn once_back(
+        &self,
+        call: &mut Cow<'_, Call>,
+        attempts: &mut Attempts,
+        failed: &Chosen,
+        error: &UpstreamError,
+        deadline: Instant,
+    ) -> Option<Chosen> {
+        let comeback = &mut attempts.comeback;
+        let server = self
+            .comeback(comeback, &call.server, error, deadline)
+            .await?;
+        self.unbind_if_gone(call, failed, error);
+        if !Arc::ptr_eq(&server, &call.server) {
+            call.to_mut().server = server;
+        }
+        attempts.tried.clear();
+        let next = self.choose(call, &[]).await?;
+        self.metrics.retry(&call.server.id, Retry::NotSent);
+        Some(next)
+    }
+
+    /// A session that has begun at a replica which is gone may begin elsewhere.
+    fn unbind_if_gone(&self, call: &Call, failed: &Chosen, error: &UpstreamError) {
+        if let Some(session) = &call.session
+            && is_gone(error)
+        {
+            self.upstreams.unbind(&session.key, &failed.replica.id);
         }
     }
 
@@ -186,18 +226,13 @@ impl Relay {
         let why = reason(call, error)?;
         // A session that has begun is known to its replica only. It is moved,
         // and made anew, when that one is gone; nothing is guessed before.
-        let is_gone = error.tells() == Told::Failed(Failure::Unreachable);
-        if failed.bound && !is_gone
+        if failed.bound && !is_gone(error)
             || attempts.retries >= self.settings.retries
             || Instant::now() >= deadline
         {
             return None;
         }
-        if let Some(session) = &call.session
-            && is_gone
-        {
-            self.upstreams.unbind(&session.key, &failed.replica.id);
-        }
+        self.unbind_if_gone(call, failed, error);
         attempts.tried.push(failed.replica.id.clone());
         let next = self.choose(call, &attempts.tried).await?;
         if !call.server.spend_retry() {
@@ -250,6 +285,10 @@ impl Relay {
     ) -> Option<Arc<Replica>> {
         Some(self.home(server, session, &[]).await?.replica)
     }
+}
+
+fn is_gone(error: &UpstreamError) -> bool {
+    error.tells() == Told::Failed(Failure::Unreachable)
 }
 
 /// Why a failed call may be sent again; `None`: it may not.

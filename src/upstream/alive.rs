@@ -168,6 +168,7 @@ fn judge(error: &UpstreamError) -> Option<ProbeFailure> {
         UpstreamError::TooLarge { .. }
         | UpstreamError::Malformed(_)
         | UpstreamError::Incompatible(_) => Stage::Protocol,
+        UpstreamError::NotTaken(..) => Stage::Status,
         UpstreamError::SessionLost | UpstreamError::SessionGone => Stage::Session,
         // An answer; the last four do not come here.
         UpstreamError::Refused { .. }

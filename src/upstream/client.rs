@@ -38,7 +38,10 @@ use super::{
     Settings, UpstreamError,
     local::{self, Locals, Stream},
 };
-use crate::bridge::{reply::NotTaken, signer::Signature};
+use crate::bridge::{
+    not_taken::{NotTaken, Reason},
+    signer::Signature,
+};
 
 /// Longest piece of a non-JSON error body that is kept for people.
 const ERROR_TEXT: usize = 300;
@@ -91,6 +94,19 @@ impl Target {
     /// Whether a bridge is there: one process behind many connections.
     pub(super) fn is_bridge(&self) -> bool {
         self.signature.is_some() || local::is_local(&self.uri)
+    }
+
+    /// A request that the bridge there did not give to its server. One in this
+    /// process has no replica beside it: what it says is final.
+    fn not_taken(&self, not_taken: NotTaken, why: String) -> UpstreamError {
+        if !local::is_local(&self.uri) {
+            return UpstreamError::NotTaken(not_taken, why.into());
+        }
+        match not_taken.reason {
+            Reason::Busy => UpstreamError::Busy("the server has as many sessions as it may"),
+            Reason::Stopping => UpstreamError::Busy("the server is being stopped"),
+            Reason::Down => UpstreamError::SpawnFailed(why.into()),
+        }
     }
 
     /// The address as configured.
@@ -204,6 +220,14 @@ impl HttpClient {
             request
         };
         let response = self.send(new(), deadline).await?;
+        if target.is_bridge()
+            && response.status() == StatusCode::SERVICE_UNAVAILABLE
+            && let Some(not_taken) = NotTaken::of(response.headers())
+        {
+            let body = collect(response.into_body(), ERROR_BODY, deadline).await;
+            let why = readable(&body.unwrap_or_default());
+            return Err(target.not_taken(not_taken, why));
+        }
         if target.follow(&response) {
             return self.send(new(), deadline).await;
         }
@@ -370,9 +394,6 @@ pub(super) async fn failure(
     let body = collect(body, ERROR_BODY, deadline)
         .await
         .unwrap_or_default();
-    if let Some(why) = NotTaken::of(&parts.headers) {
-        return (not_taken(why, &body), None);
-    }
     let looks_like_json = body.trim_ascii_start().starts_with(b"{");
     let error = UpstreamError::Http {
         status: parts.status,
@@ -381,16 +402,6 @@ pub(super) async fn failure(
         retry_after: parts.headers.get(RETRY_AFTER).cloned().map(Box::new),
     };
     (error, looks_like_json.then_some(body))
-}
-
-/// What a bridge says of a request that it has not given to its server.
-fn not_taken(why: NotTaken, body: &[u8]) -> UpstreamError {
-    match why {
-        NotTaken::Busy => UpstreamError::Busy("the server has as many sessions as it may"),
-        NotTaken::Stopping => UpstreamError::Busy("the server is being stopped"),
-        NotTaken::Down => UpstreamError::SpawnFailed(readable(body).into()),
-        NotTaken::Gone => UpstreamError::SessionGone,
-    }
 }
 
 /// The first line of a text, without control characters.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{debug, info};
@@ -131,6 +131,7 @@ pub(super) async fn is_gone(shared: &Shared, session: &Session, error: &Upstream
     };
     let is_refused = match error {
         UpstreamError::SessionGone => return true,
+        UpstreamError::Http { status, .. } if *status == StatusCode::GONE => return true,
         UpstreamError::ConnectFailed(cause) => refuses(&**cause),
         UpstreamError::Http { .. } | UpstreamError::TimedOut { .. } => false,
         _ => return false,

@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::{
     breaker::{Failure, Told},
+    bridge::not_taken::{NotTaken, Reason},
     mcp::{error::RpcError, message::Answer},
 };
 
@@ -31,6 +32,9 @@ pub enum UpstreamError {
     /// All sessions or processes for such calls are taken and stayed so until the deadline. Nothing was sent.
     #[error("{0}")]
     Busy(&'static str),
+    /// The bridge did not give the request to its server.
+    #[error("the server does not take calls now{}", explain(.1))]
+    NotTaken(NotTaken, Box<str>),
     /// The node is stopping. Nothing was sent.
     #[error("the node is stopping")]
     Stopping,
@@ -121,6 +125,7 @@ impl UpstreamError {
             | Self::SpawnFailed(_)
             | Self::NotReady(_)
             | Self::Busy(_)
+            | Self::NotTaken(..)
             | Self::Stopping
             | Self::TimedOut { sent: false } => true,
             Self::TimedOut { sent: true }
@@ -152,6 +157,11 @@ impl UpstreamError {
             Self::Busy(_) | Self::Stopping | Self::TimedOut { sent: false } | Self::SessionGone => {
                 Told::Nothing
             }
+            Self::NotTaken(not_taken, _) => match not_taken.reason {
+                Reason::Busy => Told::Nothing,
+                Reason::Down => Told::Failed(Failure::Broken),
+                Reason::Stopping => Told::Failed(Failure::Unreachable),
+            },
             Self::Http { .. }
             | Self::Refused { .. }
             | Self::TooLarge { .. }
@@ -180,6 +190,7 @@ impl UpstreamError {
             | Self::SpawnFailed(_)
             | Self::NotReady(_)
             | Self::Busy(_)
+            | Self::NotTaken(..)
             | Self::Stopping
             | Self::TimedOut { sent: false } => self.is_safe_to_retry(),
         }
@@ -216,6 +227,8 @@ impl UpstreamError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn closed() -> UpstreamError {
@@ -230,6 +243,13 @@ mod tests {
         assert!(!closed().is_safe_to_retry());
         assert!(closed().before_request().is_safe_to_retry());
         assert!(UpstreamError::Busy("busy").is_safe_to_retry());
+        let stopping = NotTaken {
+            reason: Reason::Stopping,
+            after: Duration::ZERO,
+        };
+        let stopping = UpstreamError::NotTaken(stopping, "stopping".into());
+        assert!(stopping.is_safe_to_retry());
+        assert_eq!(stopping.tells(), Told::Failed(Failure::Unreachable));
         assert!(UpstreamError::TimedOut { sent: false }.is_safe_to_retry());
         assert!(!UpstreamError::TimedOut { sent: true }.is_safe_to_retry());
     }

@@ -410,7 +410,9 @@ impl Drop for Exchange {
 pub(super) fn outcome_of(error: &UpstreamError) -> Outcome {
     match error.root() {
         UpstreamError::TimedOut { .. } => Outcome::TimedOut,
-        UpstreamError::Busy(_) | UpstreamError::Stopping => Outcome::Shed,
+        UpstreamError::Busy(_) | UpstreamError::NotTaken(..) | UpstreamError::Stopping => {
+            Outcome::Shed
+        }
         UpstreamError::Refused { .. } | UpstreamError::NotOffered(_) => Outcome::Refused,
         UpstreamError::NoSuchQuestion => Outcome::Internal,
         UpstreamError::ConnectFailed(_)

@@ -64,14 +64,14 @@ class Redis:
 class Node:
     """A node process; it can be killed and run again under its name."""
 
-    def __init__(self, name: str, directory: Path, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, directory: Path, environment: dict[str, str], listen: str = "127.0.0.1") -> None:
         self.name = name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / f"{name}.log"
         self._environment = {
             "PATH": os.environ["PATH"],
-            "MCP_FLEET__NODE__LISTEN": f"127.0.0.1:{self.port}",
+            "MCP_FLEET__NODE__LISTEN": f"{listen}:{self.port}",
             "MCP_FLEET__NODE__NAME": name,
             **environment,
         }
@@ -84,6 +84,14 @@ class Node:
                 [PROGRAM, "serve"], env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         wait_until(self.is_alive, f"{self.name} answers")
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         if self._process:
@@ -111,8 +119,8 @@ class Node:
     def post(self, path: str, document: Any, timeout: float = CALL_S) -> Answer:
         return self._send("POST", path, json.dumps(document).encode(), timeout)
 
-    def call(self, server: str, tool: str, arguments: dict[str, Any]) -> Answer:
-        return self.post(f"/mcp/{server}/tools/call", {"name": tool, "arguments": arguments})
+    def call(self, server: str, tool: str, arguments: dict[str, Any], timeout: float = CALL_S) -> Answer:
+        return self.post(f"/mcp/{server}/tools/call", {"name": tool, "arguments": arguments}, timeout)
 
     def _send(self, method: str, path: str, body: bytes | None, timeout: float) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -144,7 +152,7 @@ class Fleet:
     """Nodes that share a Redis and an engine."""
 
     def __init__(self, engine: Engine, directory: Path, names: list[str], settings: dict[str, str]) -> None:
-        self._engine = engine
+        self.engine = engine
         self.redis = Redis(directory)
         environment = {
             "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}",
@@ -153,13 +161,19 @@ class Fleet:
             "MCP_FLEET__NODE__DRAIN": "5s",
             **settings,
         }
+        self._directory = directory
+        self._environment = environment
         self.nodes: list[Node] = []
         try:
             for name in names:
-                self.nodes.append(Node(name, directory, environment))
+                self.nodes.append(self.node(name))
         except BaseException:
             self.end()
             raise
+
+    def node(self, name: str, listen: str = "127.0.0.1", **settings: str) -> Node:
+        """One more node, which the caller ends."""
+        return Node(name, self._directory, {**self._environment, **settings}, listen)
 
     def end(self) -> None:
         for node in self.nodes:
@@ -171,16 +185,16 @@ class Fleet:
         filters = ["--filter", "label=dev.mcp-fleet.server"]
         for state in states:
             filters += ["--filter", f"status={state}"]
-        found = self._engine.docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
+        found = self.engine.docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
         # What goes away in between is left out, and makes the command fail.
-        return json.loads(self._engine.docker("inspect", *found, is_checked=False)) if found else []
+        return json.loads(self.engine.docker("inspect", *found, is_checked=False)) if found else []
 
     def leftovers(self) -> list[str]:
         label = ["--filter", "label=dev.mcp-fleet.fleet"]
         found = [
-            self._engine.docker("ps", "--all", "--format", "container {{.Names}}", *label),
-            self._engine.docker("network", "ls", "--format", "network {{.Name}}", *label),
-            self._engine.docker("volume", "ls", "--format", "volume {{.Name}}", *label),
+            self.engine.docker("ps", "--all", "--format", "container {{.Names}}", *label),
+            self.engine.docker("network", "ls", "--format", "network {{.Name}}", *label),
+            self.engine.docker("volume", "ls", "--format", "volume {{.Name}}", *label),
         ]
         return [line for text in found for line in text.splitlines()]
 
@@ -189,8 +203,20 @@ class Fleet:
         for node in self.nodes:
             said = node.log.read_text(errors="replace").splitlines()[-lines:]
             parts.append(f"{node.name}:\n" + "\n".join(said))
-        states = self._engine.docker("ps", "--all", "--format", "{{.Names}}\t{{.Status}}", is_checked=False)
+        states = self.engine.docker("ps", "--all", "--format", "{{.Names}}\t{{.Status}}", is_checked=False)
         return "\n\n".join([states, *parts])
+
+
+def of(fleet: Fleet, server: str, *states: str) -> list[dict]:
+    return [it for it in fleet.containers(*states) if it["Config"]["Labels"]["dev.mcp-fleet.server"] == server]
+
+
+def ready(node: Node, name: str) -> int:
+    return (node.deployment(name) or {}).get("ready", 0)
+
+
+def is_served(node: Node, server: str) -> bool:
+    return node.get(f"/mcp/{server}/tools/list").status == 200
 
 
 def text_of(answer: Answer) -> str:

@@ -1,7 +1,8 @@
 """The servers that are deployed: images made of this machine's files, under the names that the built-in templates use.
 
 `mcp/time` is Debian's Python with the real server from PyPI, which speaks on standard input and output; `mcp-fleet`
-is this program, whose `demo` server speaks HTTP.
+is this program, whose `demo` server speaks HTTP; `mcp-fleet-odd` does what its caller says, well or badly
+(`templates` beside this file).
 """
 
 from __future__ import annotations
@@ -31,12 +32,19 @@ PACKAGES = {
 WHEELS = ["mcp-server-time==2026.10.19", "tzdata"]
 DEBIAN_PYTHON = "/usr/bin/python3"
 PROGRAM = REPOSITORY / "target/debug/mcp-fleet"
+ODD = REPOSITORY / "tests/it/support/scripted_stdio.py"
+TEMPLATES = HERE.with_name("templates")
 BRIDGE = REPOSITORY / "target/debug/mcp-fleet-bridge"
 
 
 def _time(root: RootFs, cache: Path) -> None:
     root.packages("python3")
     root.tree(wheels(cache), "/opt/python")
+
+
+def _odd(root: RootFs, _: Path) -> None:
+    root.packages("python3")
+    root.file(ODD, at="/server.py")
 
 
 def _fleet(root: RootFs, _: Path) -> None:
@@ -53,6 +61,12 @@ IMAGES = [
             'ENTRYPOINT ["/usr/bin/python3", "-m", "mcp_server_time"]',
         ],
         [HERE],
+    ),
+    Image(
+        "mcp-fleet-odd:latest",
+        _odd,
+        ["ENV PYTHONDONTWRITEBYTECODE=1", 'ENTRYPOINT ["/usr/bin/python3", "/server.py"]'],
+        [HERE, ODD],
     ),
     Image("mcp-fleet:local", _fleet, ['ENTRYPOINT ["/mcp-fleet"]'], [HERE, PROGRAM]),
 ]

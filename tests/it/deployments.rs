@@ -24,6 +24,8 @@ use crate::support::{
     node::{Setup, TestCluster, TestNode},
 };
 
+mod bridges;
+
 async fn ask(node: &TestNode, path: &str, body: Value) -> (u16, Value) {
     let reply = post(node, path, &[], body.to_string()).await;
     (reply.status, reply.json().await)

@@ -259,7 +259,7 @@ async fn nobody_but_nodes_of_the_fleet_is_let_in() {
         token(&ours, "up/up", later),
         token(&ours, &own.replace("/up", "/web"), later),
     ];
-    let others = others.iter().map(|token| (vec![&**token], 404));
+    let others = others.iter().map(|token| (vec![&**token], 410));
     for (authorization, expected) in refused.chain(others) {
         for method in [Method::POST, Method::GET, Method::DELETE] {
             let request = knock(method.clone(), "up", &authorization);

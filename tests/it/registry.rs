@@ -266,6 +266,35 @@ async fn clients_of_every_node_hear_that_merged_lists_changed() {
 }
 
 #[tokio::test]
+async fn who_listens_to_a_server_is_told_when_it_is_taken_out() {
+    let server = FakeServer::start(Speaks::Modern).await;
+    let cluster = TestCluster::pair(Setup::new()).await;
+    let (a, b) = (cluster.a(), cluster.b());
+    assert_eq!(register(a, up(&server)).await.0, 201);
+    eventually("the other node knows it", async || knows(b, "up").await).await;
+    let mut stream = listening().at("/mcp/up").open(b).await;
+    let acknowledged = stream.message().await;
+    assert!(acknowledged["method"].is_string(), "{acknowledged}");
+    // Defined anew, it is still the server that is listened to.
+    let mut other = up(&server);
+    other["balance"] = json!("round_robin");
+    assert_eq!(register(a, other).await.0, 200);
+    eventually("the change is known", async || {
+        get(b, "/api/servers/up").await["balance"] == "round_robin"
+    })
+    .await;
+    assert_eq!(unregister(a, "up").await, 204);
+    // What changed on the way may be told first.
+    let told = loop {
+        let told = stream.message().await;
+        if told["method"].is_null() {
+            break told;
+        }
+    };
+    assert!(told["result"].is_object(), "{told}");
+}
+
+#[tokio::test]
 async fn nothing_is_left_of_a_server_that_was_taken_out() {
     let server = FakeServer::start(SESSIONS).await;
     let node = Setup::new().start().await;

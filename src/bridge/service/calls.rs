@@ -11,7 +11,7 @@ use super::{Era, Received, Service, Visit, bad_request, not_sent};
 use crate::{
     bridge::{
         backend::Lease,
-        outbox::Outbox,
+        outbox::{Message, Outbox},
         reply::{self, Body},
         session::Session,
         splice::{Parts, Rope},
@@ -240,6 +240,11 @@ impl Service {
             _running: running,
         };
         match outbox.next().await {
+            Some(Message {
+                not_taken: Some(not_taken),
+                rope,
+                ..
+            }) => reply::later(not_taken, &String::from_utf8_lossy(&rope.join())),
             Some(first) if first.is_last => {
                 reply::answer(first.rope, first.held, session.is_none())
             }

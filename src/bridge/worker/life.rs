@@ -17,6 +17,7 @@ use super::{LastWords, Lives, Phase, WORTH_WAITING, Worker, initialized, lock, r
 use crate::{
     bridge::{
         flood::Flood,
+        not_taken::{NotTaken, Reason},
         session::Handshake,
         splice::{Parts, Rope},
     },
@@ -56,7 +57,11 @@ impl Worker {
             }
             if is_unwanted || self.lives == Lives::Once {
                 *lock(&self.phase) = Phase::Over;
-                self.table().fail(&why, true);
+                let not_taken = NotTaken {
+                    reason: Reason::Stopping,
+                    after: WORTH_WAITING,
+                };
+                self.table().fail(&why, Some(not_taken));
                 self.input.clear();
                 return;
             }
@@ -68,7 +73,11 @@ impl Worker {
                 until,
                 why: why_too,
             };
-            self.table().fail(&why, pause > WORTH_WAITING);
+            let not_taken = (pause > WORTH_WAITING).then_some(NotTaken {
+                reason: Reason::Down,
+                after: pause,
+            });
+            self.table().fail(&why, not_taken);
             self.input.forget_own();
             self.rest(pause).await;
             self.host.restarts.fetch_add(1, Ordering::Relaxed);

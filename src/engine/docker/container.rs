@@ -102,9 +102,21 @@ impl Docker {
         match self.inspect_raw(&about, name).await {
             Ok(found) => {
                 let mut found = container(found, self.settings.publish_address);
-                self.name_the_killer(&mut found).await;
+                if let State::Exited(exit) = &mut found.state {
+                    exit.oom_killed = self.met_its_limit(&found.id, exit).await;
+                }
                 Ok(Some(found))
             }
+            Err(error) if error.cause == Cause::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same as far as the engine knows it at once: not what killed it.
+    async fn glance(&self, id: &str) -> Result<Option<Container>, EngineError> {
+        let about = About::container(Operation::Inspect, id);
+        match self.inspect_raw(&about, id).await {
+            Ok(found) => Ok(Some(container(found, self.settings.publish_address))),
             Err(error) if error.cause == Cause::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -121,19 +133,16 @@ impl Docker {
         self.ask(about, inspect).await
     }
 
-    /// An engine that hears of the end of a process before it hears why does
-    /// not write down that it was for want of memory. It tells when asked what
-    /// happened.
-    async fn name_the_killer(&self, container: &mut Container) {
-        if let State::Exited(exit) = &mut container.state
-            && exit.code == KILLED
-            && !exit.oom_killed
-        {
-            exit.oom_killed = self.had_no_memory(&container.id, exit.finished).await;
-        }
+    /// Whether a container of that id ended so for want of memory. An engine
+    /// that hears of the end of a process before it hears why does not write
+    /// that down. It tells when asked what happened, which takes a second or
+    /// two after the end.
+    pub async fn met_its_limit(&self, id: &str, exit: &Exit) -> bool {
+        exit.oom_killed || (exit.code == KILLED && self.had_no_memory(id, exit.finished).await)
     }
 
-    /// The containers of a fleet that are replicas, by name.
+    /// The containers of a fleet that are replicas, by name. Whether those that
+    /// were killed met their memory limit is not asked: [`met_its_limit`](Self::met_its_limit).
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -164,7 +173,7 @@ impl Docker {
             .filter(|summary| !is_helper(summary))
             .filter_map(|summary| summary.id);
         let mut containers: Vec<Container> = stream::iter(ids)
-            .map(|id| async move { self.inspect(&id).await })
+            .map(|id| async move { self.glance(&id).await })
             .buffer_unordered(self.settings.max_in_flight.max(1))
             .try_filter_map(|found| std::future::ready(Ok(found)))
             .try_collect()

@@ -70,7 +70,8 @@ impl Docker {
             }
             still_used(self.remove_network(&id, &name).await)?;
         }
-        Ok(())
+        // Their addresses are free for others now.
+        self.networks(fleet).await.map(drop)
     }
 
     async fn remove_volumes(&self, fleet: &str, used: &HashSet<String>) -> Result<(), EngineError> {

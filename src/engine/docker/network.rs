@@ -13,9 +13,13 @@ use bollard::{
 };
 
 use super::{
-    Cause, Docker, EngineError, Operation, call::About, container::of_fleet, labels, place::Place,
+    Cause, Docker, EngineError, Operation,
+    call::About,
+    container::of_fleet,
+    labels,
+    place::{Place, is_remote},
 };
-use crate::templates::spec::Network;
+use crate::{config, templates::spec::Network};
 
 impl Docker {
     /// The fleet's network of this kind, made when there is none; this node
@@ -42,16 +46,17 @@ impl Docker {
         Ok(id)
     }
 
-    /// Joins the fleet's networks that there are, when this node runs in a
-    /// container: other nodes make them as well.
+    /// Learns of the fleet's networks that there are, and joins them when this
+    /// node runs in a container: other nodes make them as well.
     ///
     /// # Errors
     /// When the engine does not answer.
     pub async fn join_networks(&self, fleet: &str) -> Result<(), EngineError> {
+        let networks = self.networks(fleet).await?;
         let Place::Container(own) = self.place().await? else {
             return Ok(());
         };
-        for network in self.networks(fleet).await? {
+        for network in networks {
             if let (Some(id), Some(name)) = (network.id, network.name) {
                 self.join(own, &id, &name).await?;
             }
@@ -94,13 +99,21 @@ impl Docker {
         Ok(named.min().map(|(_, id)| id))
     }
 
+    /// The fleet's networks; [`subnets`](Self::subnets) are those of the last look.
     pub(super) async fn networks(&self, fleet: &str) -> Result<Vec<models::Network>, EngineError> {
         let about = About::network(Operation::Inspect, &prefix(fleet));
         let options = ListNetworksOptionsBuilder::new()
             .filters(&of_fleet(fleet))
             .build();
         let list = async |client: bollard::Docker| client.list_networks(Some(options)).await;
-        self.ask(&about, list).await
+        let networks = self.ask(&about, list).await?;
+        // The networks of another machine may have addresses that are somebody
+        // else's here.
+        if !is_remote(&self.settings.host) {
+            self.subnets
+                .set(networks.iter().flat_map(subnets).collect());
+        }
+        Ok(networks)
     }
 
     pub(super) async fn remove_network(&self, id: &str, name: &str) -> Result<(), EngineError> {
@@ -131,6 +144,12 @@ impl Docker {
             async move |client: bollard::Docker| client.connect_network(&network, request).await;
         self.ask(&about, connect).await
     }
+}
+
+fn subnets(network: &models::Network) -> Vec<config::Network> {
+    let ipam = network.ipam.iter().flat_map(|ipam| &ipam.config);
+    let configured = ipam.flatten().filter_map(|one| one.subnet.as_deref());
+    configured.filter_map(config::Network::parse).collect()
 }
 
 fn prefix(fleet: &str) -> String {

@@ -104,7 +104,7 @@ fn is_id(text: &str, length: usize) -> bool {
 
 /// Whether the engine is on another machine than the one that is spoken to by
 /// a file or the loopback interface.
-fn is_remote(host: &str) -> bool {
+pub(super) fn is_remote(host: &str) -> bool {
     let Some((scheme, rest)) = host.split_once("://") else {
         return false;
     };

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use tokio::time::sleep;
 
 use super::{Cause, Docker, EngineError, Operation, call::About};
-use crate::engine::Stats;
+use crate::engine::{Stats, Usage};
 
 /// Between the two looks that a share of time takes. The engine's own way
 /// takes two seconds.
@@ -32,6 +32,22 @@ impl Docker {
             memory_limit: memory.limit.unwrap_or_default(),
             cpu_percent: cpu_percent(&first, &second),
             pids: pids.unwrap_or_default(),
+        })
+    }
+
+    /// What a container uses of what it may, from one look.
+    ///
+    /// # Errors
+    /// When there is no such container or the engine does not answer.
+    pub async fn usage(&self, name: &str) -> Result<Usage, EngineError> {
+        let sample = self.sample(name).await?;
+        let memory = sample.memory_stats.unwrap_or_default();
+        let pids = sample.pids_stats.unwrap_or_default();
+        Ok(Usage {
+            pids: pids.current.unwrap_or_default(),
+            pids_limit: pids.limit.unwrap_or_default(),
+            memory: in_use(&memory),
+            memory_limit: memory.limit.unwrap_or_default(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Requests of 2025-11-25 and earlier: a handshake, then a session.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -35,7 +35,7 @@ use crate::{
     },
     rates::Limited,
     relay::{
-        Call,
+        Call, RelayError,
         legacy::{self, Item},
     },
     servers::Server,
@@ -58,11 +58,16 @@ use respond::respond;
 /// What a request's stream carries: messages, then the response.
 pub(crate) enum Out {
     /// The server paused the call for this long.
-    Paused { retry: std::time::Duration },
+    Paused { retry: Duration },
     /// A notification or a question of the server.
     Message { id: Option<String>, message: Bytes },
     /// The response to the request.
-    Response { id: Option<String>, message: Bytes },
+    Response {
+        id: Option<String>,
+        message: Bytes,
+        /// When to come again, where there was no room for the request.
+        retry_after: Option<Duration>,
+    },
     /// The same, because the session has ended.
     Gone { message: Bytes },
 }
@@ -249,7 +254,11 @@ pub(crate) fn upstream_session(incoming: &Incoming, session: &Session) -> Client
 
 fn local(message: Bytes) -> Work {
     Work {
-        outs: Box::pin(streams::iter([Out::Response { id: None, message }])),
+        outs: Box::pin(streams::iter([Out::Response {
+            id: None,
+            message,
+            retry_after: None,
+        }])),
         opened: None,
         limited: None,
     }
@@ -475,20 +484,27 @@ fn carry(
                     Out::Message { id, message }
                 }
                 Item::Paused { retry } => Out::Paused { retry },
-                Item::Done { id: event, answer } => {
+                Item::Done {
+                    id: event,
+                    answer,
+                    failure,
+                } => {
                     if let Some(record) = record.take() {
                         record.answered(&answer);
+                    }
+                    let has_ended = failure.as_ref().is_some_and(RelayError::is_end_of_session);
+                    // Whoever has read part of the stream is told on it.
+                    if has_ended && event.is_none() {
+                        let out = gone(&gateway, &session, &id).await;
+                        return Some((out, (flow, record)));
                     }
                     Out::Response {
                         id: event,
                         message: message::response_bytes(&id, &answer),
+                        retry_after: failure.and_then(|failure| {
+                            error::relay_failure(&failure, version::Era::Legacy).retry_after
+                        }),
                     }
-                }
-                Item::Gone => {
-                    if let Some(record) = record.take() {
-                        record.end(Outcome::Unavailable);
-                    }
-                    gone(&gateway, &session, &id).await
                 }
             };
             Some((out, (flow, record)))
@@ -509,7 +525,11 @@ async fn gone(gateway: &Gateway, session: &Session, id: &RequestId) -> Out {
             "the server has lost this session with the node that ran it: its next call begins anew",
         );
         let message = message::error_bytes(Some(id), &error);
-        return Out::Response { id: None, message };
+        return Out::Response {
+            id: None,
+            message,
+            retry_after: None,
+        };
     }
     gateway.sessions.end(session).await;
     Out::Gone {

@@ -1,13 +1,13 @@
 //! `subscriptions/listen`: the change notifications of one or all servers, on
 //! a stream of their own, from any node.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream as streams;
 use http::{Response, StatusCode};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Incoming, about, no_place, refusal, route, stream};
@@ -30,6 +30,7 @@ use crate::{
         sse,
         version::Era,
     },
+    servers::Servers,
     telemetry::metrics::Outcome,
 };
 
@@ -87,6 +88,8 @@ pub(super) async fn answer(
         filter: honoured,
         news,
         stopping: gateway.tasks.stopping().clone(),
+        known: gateway.servers.watch(),
+        servers: Arc::clone(&gateway.servers),
         state: State::Beginning,
         watched,
     };
@@ -199,6 +202,9 @@ struct Listening {
     filter: Filter,
     news: Listener,
     stopping: CancellationToken,
+    /// Tells when servers come and go.
+    known: watch::Receiver<u64>,
+    servers: Arc<Servers>,
     state: State,
     /// Keeps the resources watched.
     watched: Vec<Subscription>,
@@ -206,7 +212,7 @@ struct Listening {
 
 impl Listening {
     /// The next message: the acknowledgement, notifications, and when the node
-    /// stops the result that ends the stream in good order.
+    /// stops or the server is removed the result that ends the stream in good order.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             match &mut self.state {
@@ -230,8 +236,13 @@ impl Listening {
                     None => self.state = State::Listening,
                 },
                 State::Listening => {
+                    if self.is_removed() {
+                        self.state = State::Ended;
+                        return Some(self.goodbye());
+                    }
                     let heard = tokio::select! {
                         () = self.stopping.cancelled() => None,
+                        Ok(()) = self.known.changed() => continue,
                         heard = self.news.next() => heard,
                     };
                     match heard {
@@ -249,6 +260,15 @@ impl Listening {
                 }
                 State::Ended => return None,
             }
+        }
+    }
+
+    /// Whether nobody has the server of that name any more. One that was
+    /// defined anew is listened to further.
+    fn is_removed(&self) -> bool {
+        match &self.target {
+            Target::One(own) => self.servers.get(own.id.as_str()).is_none(),
+            Target::All => false,
         }
     }
 

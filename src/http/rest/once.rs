@@ -159,7 +159,7 @@ fn outcome(error: &RelayError) -> Outcome {
     match error {
         RelayError::Upstream { source, .. } => match source.root() {
             UpstreamError::TimedOut { .. } => Outcome::TimedOut,
-            UpstreamError::Busy(_) => Outcome::Shed,
+            UpstreamError::Busy(_) | UpstreamError::NotTaken(..) => Outcome::Shed,
             _ => Outcome::Unavailable,
         },
         RelayError::TooManyParked => Outcome::Shed,

@@ -156,8 +156,7 @@ fn a_tool_is_understood_once() {
     let plain = r#"{"name":"plain","inputSchema":{"type":"object"}}"#;
     let hinted = r#"{"name":"hinted","inputSchema":{"type":"object","properties":{"site":{"type":"string","x-mcp-header":"Site"}}},"annotations":{"readOnlyHint":true,"idempotentHint":"yes"}}"#;
     let tools = catalogue("demo", ListKind::Tools, &[plain, hinted]);
-    let tool = tools.tool("hinted").expect("listed");
-    assert_eq!(tool.raw, hinted);
+    let tool = tools.tools().get("hinted").expect("listed");
     assert!(tool.annotations.read_only && !tool.annotations.idempotent);
     assert!(!tool.param_headers.is_empty());
     let headers = tool
@@ -166,13 +165,17 @@ fn a_tool_is_understood_once() {
     assert_eq!(headers.len(), 1);
     assert!(
         tools
-            .tool("plain")
+            .tools()
+            .get("plain")
             .expect("listed")
             .param_headers
             .is_empty()
     );
-    assert!(Arc::ptr_eq(&tool, &tools.tool("hinted").expect("listed")));
-    assert!(tools.tool("other").is_none());
+    assert!(Arc::ptr_eq(
+        &tool,
+        &tools.tools().get("hinted").expect("listed")
+    ));
+    assert!(tools.tools().get("other").is_none());
 }
 
 // --- pages

@@ -232,6 +232,7 @@ pub(super) async fn node(config: &config::Config, known: Vec<Known<'_>>) -> Node
         retry_first: Duration::from_millis(1),
         retry_empty: Duration::from_millis(1),
         fetch_limit: config.cache.fetch_timeout,
+        l1_bytes: config.cache.memory,
         ..cache::Settings::default()
     };
     let cache = Cache::new(store, settings, tasks.clone());

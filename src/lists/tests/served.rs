@@ -320,6 +320,63 @@ async fn calls_do_not_wait_for_a_list_that_does_not_come() {
     assert!(look().await < Duration::from_millis(500), "it waited again");
 }
 
+#[tokio::test]
+async fn a_call_sees_the_newest_definition_of_its_tool() {
+    let labels = ["First", "Second"];
+    let edition = Arc::new(AtomicUsize::new(0));
+    let now = Arc::clone(&edition);
+    let fake = Fake::modern(json!({ "tools": {} }), move |method, _| match method {
+        "tools/list" => {
+            let label = labels[now.load(Ordering::SeqCst)];
+            let site = json!({ "type": "string", "x-mcp-header": label });
+            let schema = json!({ "type": "object", "properties": { "site": site } });
+            kept(json!({ "tools": [{ "name": "a", "inputSchema": schema }] }))
+        }
+        _ => not_found(),
+    });
+    let node = node(&config(), vec![Known("one", vec![Some(&fake)])]).await;
+    let server = node.server("one");
+    let arguments = raw_json::raw(&json!({ "site": "x" }));
+    let header = async || {
+        let tool = node.lists.tool(&server, &anyone(), "a", soon()).await;
+        let tool = tool.expect("listed");
+        let headers = tool.param_headers.headers_for(Some(&arguments));
+        headers[0].0.as_str().to_owned()
+    };
+    for _ in 0..3 {
+        assert_eq!(header().await, "mcp-param-first");
+    }
+    assert_eq!(fake.asked("tools/list"), 1);
+    edition.store(1, Ordering::SeqCst);
+    node.lists.invalidate(&server.id, &Change::Tools).await;
+    let target = node.one("one");
+    let page = node.lists.whole(&target, TOOLS, &anyone(), soon()).await;
+    page.expect("a list");
+    assert_eq!(header().await, "mcp-param-second");
+}
+
+#[tokio::test]
+async fn calls_do_without_the_store_when_l1_has_no_room_for_a_list() {
+    let fake = with_tools(&["a"]);
+    let mut config = config();
+    config.cache.memory = 0;
+    let node = node(&config, vec![Known("one", vec![Some(&fake)])]).await;
+    let server = node.server("one");
+    let looks = || {
+        let counters = node.lists.cache.counters();
+        counters.hits.get() + counters.misses.get()
+    };
+    let tool = node.lists.tool(&server, &anyone(), "a", soon()).await;
+    assert!(tool.is_some());
+    let first = looks();
+    assert!(first > 0);
+    for _ in 0..10 {
+        let tool = node.lists.tool(&server, &anyone(), "a", soon()).await;
+        assert!(tool.is_some());
+    }
+    assert_eq!(looks(), first);
+}
+
 // --- all servers
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 fn decode(bytes: &[u8]) -> Result<String, BadHeaderValue> {
-    decode_value(&HeaderValue::from_bytes(bytes).expect("header value"))
+    let value = HeaderValue::from_bytes(bytes).expect("header value");
+    decode_value(&value).map(Cow::into_owned)
 }
 
 #[test]
@@ -174,12 +175,12 @@ proptest! {
     fn every_text_reads_back(text in any::<String>()) {
         let value = encode_value(&text);
         prop_assert!(value.as_bytes().iter().all(|byte| (0x20..=0x7e).contains(byte)));
-        prop_assert_eq!(decode_value(&value), Ok(text));
+        prop_assert_eq!(decode_value(&value), Ok(text.into()));
     }
 
     #[test]
     fn texts_like_sentinels_read_back(text in "(=\\?)?(base64|BASE64)?\\??[A-Za-z0-9+/=]{0,8}(\\?=)?") {
-        prop_assert_eq!(decode_value(&encode_value(&text)), Ok(text));
+        prop_assert_eq!(decode(encode_value(&text).as_bytes()), Ok(text));
     }
 
     #[test]
@@ -201,7 +202,8 @@ proptest! {
         if let Ok(value) = HeaderValue::from_bytes(&bytes)
             && let Ok(text) = decode_value(&value)
         {
-            prop_assert_eq!(decode_value(&encode_value(&text)), Ok(text));
+            let again = encode_value(&text);
+            prop_assert_eq!(decode_value(&again), Ok(text));
         }
     }
 }

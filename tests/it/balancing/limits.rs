@@ -11,6 +11,7 @@ use crate::support::{
     client::call,
     eventually,
     fake_server::{Contents, FakeServer, Speaks, call::Outcome, contents::tool},
+    legacy_client::legacy,
     node::{NodeProcess, Setup, TestCluster},
     wire::{Answered, Owned, within},
 };
@@ -148,12 +149,16 @@ async fn what_overflows_is_turned_away_with_a_time_to_come_back() {
     let counting = Counting::start().await;
     let keys = "max_in_flight = 1\nqueue = 1\nqueue_timeout = \"60s\"";
     let node = counting.setup(keys).start().await;
+    let session = legacy("2025-11-25").open(&node).await;
     let at_work = begin(node.address, "long");
     eventually("one is at work", async || counting.now() == 1).await;
     let waiting = begin(node.address, "long");
     let gate = node.replicas()[0].gate().cloned().expect("it is limited");
     eventually("one waits", async || gate.waiting() == 1).await;
     let turned = call("long", json!({})).send(&node).await;
+    assert_eq!(turned.refusal(), (503, -32603));
+    assert!(turned.header("retry-after").is_some());
+    let turned = session.call("long", json!({})).await;
     assert_eq!(turned.refusal(), (503, -32603));
     assert!(turned.header("retry-after").is_some());
     let plain = r#"{"name":"long","arguments":{}}"#;

@@ -28,7 +28,7 @@ use super::{
 };
 
 pub(crate) const SECRET: [u8; 32] = [7; 32];
-const AUDIENCE: &str = "bridge-under-test";
+pub(crate) const AUDIENCE: &str = "bridge-under-test";
 const SCRIPT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/it/support/scripted_stdio.py"
@@ -39,6 +39,7 @@ pub(crate) struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     command: Vec<String>,
+    public_key: String,
 }
 
 impl Setup {
@@ -52,12 +53,19 @@ impl Setup {
             arguments: Vec::new(),
             environment: Vec::new(),
             command: command.iter().map(ToString::to_string).collect(),
+            public_key: SigningKey::derive(&SECRET).public().to_string(),
         }
     }
 
     pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments
             .extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Lets nodes in whose tokens that key checks.
+    pub(crate) fn letting_in(mut self, public_key: &str) -> Self {
+        public_key.clone_into(&mut self.public_key);
         self
     }
 
@@ -92,7 +100,7 @@ impl Setup {
         let key = SigningKey::derive(&SECRET);
         let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-fleet-bridge"))
             .args(["--address", "127.0.0.1", "--port", "0"])
-            .args(["--public-key", &key.public().to_string()])
+            .args(["--public-key", &self.public_key])
             .args(["--audience", AUDIENCE])
             .args(&self.arguments)
             .arg("--")

@@ -9,6 +9,7 @@ Nothing blocks: a call that waits for something is answered when that comes.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +39,28 @@ def answer(to, **result):
 
 def text(id, value):
     answer(id, content=[{"type": "text", "text": value}])
+
+
+def dial(to):
+    """What somebody at that address answers, or why nobody does."""
+    try:
+        with socket.create_connection((to["host"], to["port"]), 2) as peer:
+            peer.settimeout(5)
+            peer.sendall(to.get("say", "").encode())
+            return peer.recv(2000).decode(errors="replace") or "it hung up"
+    except OSError as error:
+        return f"unreachable: {error}"
+
+
+def fork(processes):
+    """How many processes can be started, each of which stays."""
+    for number in range(processes):
+        try:
+            if os.fork() == 0:
+                signal.pause()
+        except OSError as error:
+            return f"{number} started, then: {error}"
+    return f"{processes} started"
 
 
 def call(id, params):
@@ -95,6 +118,10 @@ def call(id, params):
         for number in range(arguments["lines"]):
             print(f"noise {number}", file=sys.stderr)
         text(id, "done")
+    elif name == "dial":
+        text(id, dial(arguments))
+    elif name == "fork":
+        text(id, fork(arguments["processes"]))
     elif name == "orphan":
         # A grandchild whose parent ends first, and which then ends itself.
         subprocess.run(["sh", "-c", "(sleep 0.2) & echo $!"], stdout=subprocess.PIPE)

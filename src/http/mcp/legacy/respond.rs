@@ -1,9 +1,11 @@
 //! What a POST is answered with: JSON when responses are all there is, else a stream.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream as streams};
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 use tokio::time::Instant;
 
 use super::{
@@ -33,11 +35,15 @@ pub(super) async fn respond(
     let give_up = Instant::now() + keep_alive;
     let first = loop {
         match tokio::time::timeout_at(give_up, outs.next()).await {
-            Ok(Some(Out::Response { message, .. })) => responses.push(message),
+            Ok(Some(Out::Response {
+                message,
+                retry_after,
+                ..
+            })) => responses.push((message, retry_after)),
             Ok(Some(Out::Gone { message })) if !is_batch => {
                 return stream::json(StatusCode::NOT_FOUND, message);
             }
-            Ok(Some(Out::Gone { message })) => responses.push(message),
+            Ok(Some(Out::Gone { message })) => responses.push((message, None)),
             Ok(Some(Out::Paused { .. })) if !can_pause => {}
             Ok(Some(other)) => break Some(other),
             Ok(None) if wants_json => return json_responses(&responses, is_batch),
@@ -54,14 +60,18 @@ pub(super) async fn respond(
     };
     let so_far = responses
         .into_iter()
-        .map(|message| Out::Response { id: None, message })
+        .map(|(message, retry_after)| Out::Response {
+            id: None,
+            message,
+            retry_after,
+        })
         .chain(first);
     let outs = streams::iter(so_far).chain(outs);
     let frames = streams::unfold(Some(Box::pin(outs)), move |outs| async move {
         let mut outs = outs?;
         loop {
             match outs.next().await? {
-                Out::Message { id, message } | Out::Response { id, message } => {
+                Out::Message { id, message } | Out::Response { id, message, .. } => {
                     return Some((sse::event(id.as_deref(), None, &message), Some(outs)));
                 }
                 Out::Gone { message } => {
@@ -92,13 +102,19 @@ fn prefers_stream(headers: &http::HeaderMap) -> bool {
 }
 
 /// Nothing came for a request that was cancelled: no response is sent.
-fn json_responses(responses: &[Bytes], is_batch: bool) -> Response<Body> {
+fn json_responses(responses: &[(Bytes, Option<Duration>)], is_batch: bool) -> Response<Body> {
     match (is_batch, responses) {
         (_, []) => stream::empty(StatusCode::ACCEPTED),
-        (false, [response, ..]) => stream::json(StatusCode::OK, response.clone()),
+        (false, [(response, None), ..]) => stream::json(StatusCode::OK, response.clone()),
+        (false, [(response, Some(after)), ..]) => {
+            let mut turned_away = stream::json(StatusCode::SERVICE_UNAVAILABLE, response.clone());
+            let after = HeaderValue::from(after.as_secs().max(1));
+            turned_away.headers_mut().insert(RETRY_AFTER, after);
+            turned_away
+        }
         (true, responses) => {
             let mut body = vec![b'['];
-            for (index, response) in responses.iter().enumerate() {
+            for (index, (response, _)) in responses.iter().enumerate() {
                 if index > 0 {
                     body.push(b',');
                 }
