@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from . import mcp, redis
 from .mcp import Request
@@ -165,7 +166,7 @@ def deploy(host: str, name: str) -> int:
 
 
 def ready(host: str) -> int:
-    return sum(one["ready"] == 1 for one in ask(host, "/api/deployments")["deployments"])
+    return sum(one["ready"] == 1 for one in ask(host, "/api/deployments"))
 
 
 def is_answered(host: str, name: str) -> bool:
@@ -174,7 +175,7 @@ def is_answered(host: str, name: str) -> bool:
     return answer.status == 200 and name in answer.body.decode()
 
 
-def ask(host: str, path: str) -> dict:
+def ask(host: str, path: str) -> Any:
     return json.loads(Request("GET", path).send(host).body)
 
 

@@ -42,7 +42,7 @@ const ONE_PROBE: Duration = Duration::from_secs(3);
 const PROGRESS: Duration = Duration::from_millis(500);
 /// Pauses between two questions to it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_millis(800);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
 /// Time a server has to end by itself before it is removed.
 const GRACE: Duration = Duration::from_secs(10);
 

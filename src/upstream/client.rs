@@ -38,15 +38,22 @@ use super::{
     Settings, UpstreamError,
     local::{self, Locals, Stream},
 };
-use crate::bridge::{
-    not_taken::{NotTaken, Reason},
-    signer::Signature,
+use crate::{
+    bridge::{
+        not_taken::{NotTaken, Reason},
+        signer::Signature,
+    },
+    engine::BRIDGE_PORT,
 };
 
 /// Longest piece of a non-JSON error body that is kept for people.
 const ERROR_TEXT: usize = 300;
 /// Error bodies beyond this are not read.
 const ERROR_BODY: usize = 64 * 1024;
+
+/// A bridge is on this machine's networks or not there: a container that comes
+/// back has another address, and whoever dials the last one waits for nothing.
+const NEAR: Duration = Duration::from_millis(500);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -456,8 +463,11 @@ impl Service<Uri> for Dial {
             let connected = connected.map(|stream| Stream::Memory(TokioIo::new(stream)));
             return Box::pin(std::future::ready(connected.map_err(Into::into)));
         }
+        let limit = match uri.port_u16() {
+            Some(BRIDGE_PORT) => self.limit.min(NEAR),
+            Some(_) | None => self.limit,
+        };
         let dialling = self.inner.call(uri);
-        let limit = self.limit;
         Box::pin(async move {
             match timeout(limit, dialling).await {
                 Ok(connected) => connected.map(Stream::Network),
