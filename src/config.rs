@@ -46,7 +46,7 @@ pub use self::{
     health::Health,
     limits::Limits,
     networks::Network,
-    node::{Node, Tls},
+    node::{Advertised, Node, Tls},
     rates::RateLimits,
     redis::Redis,
     secret::Secret,
@@ -60,6 +60,7 @@ pub(crate) use self::{
     source::{json_document, without_comments},
     values::{parse_duration, parse_size},
 };
+use crate::servers::Endpoint;
 
 /// Everything a node is told.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -185,8 +186,37 @@ impl Config {
             engine: Engine::read(root.section("engine")),
         };
         config.check_exposure(&mut root);
+        config.check_reach(&mut root);
         root.finish();
         config
+    }
+
+    /// Sessions with a stdio server that runs beside a node go through other
+    /// nodes only if those can reach it.
+    fn check_reach(&self, root: &mut Section<'_>) {
+        let listen = self.node.listen;
+        let is_program = |server: &&ServerConfig| {
+            let mut replicas = server.replicas.iter();
+            replicas.any(|replica| matches!(replica.endpoint, Endpoint::Stdio(_)))
+        };
+        let (Some(server), None) = (
+            self.servers.iter().find(is_program),
+            self.node.reached_at(listen),
+        ) else {
+            return;
+        };
+        let Some(place) = root
+            .place_within("node", "listen")
+            .filter(|_| self.redis.is_some())
+        else {
+            return;
+        };
+        let message = format!(
+            "{listen} does not say where other nodes reach this one: sessions with its stdio servers \
+             ({} among them) stay on this node until node.advertise says it",
+            server.id
+        );
+        root.findings.warn(&place, "node.listen", message);
     }
 
     /// Whoever opens the port to others has to say who may call.

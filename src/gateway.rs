@@ -23,7 +23,7 @@ use crate::{
         duties::Duties,
         membership::{About, Membership},
     },
-    config::Config,
+    config::{self, Config},
     deployments::{self, Deployments, engines::OwnEngine, ephemeral::Containers},
     discovery::{self, Discovery, Found},
     engine::docker::Docker,
@@ -214,13 +214,15 @@ impl Gateway {
         };
         let docker = Docker::connect(settings::docker(&config))?;
         let engine = Arc::new(OwnEngine::new(docker));
-        let describe = describe(listen, started, started_at, &metrics, &tasks, &engine);
+        let reached_at = reached_at(&config.node, listen);
+        let describe = describe(reached_at, started, started_at, &metrics, &tasks, &engine);
         let membership = Arc::new(Membership::new(
             Incarnation::of(&node),
             Arc::clone(&store),
             cluster,
             describe,
         ));
+        upstreams.join(Arc::clone(&membership));
         let rates = Arc::new(Limiter::new(
             config.rate_limits.principal,
             Arc::clone(&store),
@@ -518,9 +520,17 @@ fn sampled(
     }
 }
 
+/// Where other nodes reach this one: for people, and to dial.
+fn reached_at(node: &config::Node, listen: SocketAddr) -> (String, String) {
+    match node.reached_at(listen) {
+        Some(advertised) => (advertised.authority.clone(), node.base(&advertised)),
+        None => (listen.to_string(), String::new()),
+    }
+}
+
 /// What this node says of itself to the others.
 fn describe(
-    listen: SocketAddr,
+    (address, url): (String, String),
     started: Instant,
     started_at: SystemTime,
     metrics: &Arc<Metrics>,
@@ -535,7 +545,8 @@ fn describe(
         let current = |gauge| u64::try_from(metrics.current(gauge)).unwrap_or(0);
         About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            address: listen.to_string(),
+            address: address.clone(),
+            url: url.clone(),
             started_at: millis(since),
             uptime: millis(started.elapsed()),
             requests: current(Gauge::Requests),

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod batch;
 pub mod body;
+mod bridge;
 pub mod caller;
 pub mod error;
 pub mod guard;

@@ -159,6 +159,12 @@ pub struct Relay {
 }
 
 impl RelayError {
+    /// Whether the client has to open another session.
+    #[must_use]
+    pub fn is_end_of_session(&self) -> bool {
+        matches!(self, Self::Upstream { source, .. } if source.is_end_of_session())
+    }
+
     /// The error in the protocol's terms, without our internals.
     #[must_use]
     pub fn to_rpc(&self) -> RpcError {

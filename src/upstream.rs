@@ -9,6 +9,7 @@ mod changes;
 mod client;
 mod dedicated;
 mod demo;
+mod elsewhere;
 mod era;
 mod error;
 mod exchange;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::watch as latest;
 
+pub(crate) use self::elsewhere::PATH as BRIDGE_PATH;
 use self::shared::Shared;
 pub use self::{
     alive::{ProbeFailure, Sign, Stage},

@@ -78,6 +78,12 @@ pub fn later(not_taken: NotTaken, why: &str) -> Response<Body> {
     response
 }
 
+/// 410, to a node whose token is for what was here before.
+#[must_use]
+pub fn gone() -> Response<Body> {
+    text(StatusCode::GONE, "that was in another life of this node\n")
+}
+
 /// 202, to what wants no answer.
 #[must_use]
 pub fn accepted() -> Response<Body> {

@@ -29,6 +29,7 @@ use super::{
     reply::{self, Body},
     session::Session,
     splice::{Kind, Parts},
+    token::TokenError,
     worker::NotSent,
 };
 use crate::mcp::{error::RpcError, header, json, message::RequestId, method};
@@ -156,19 +157,18 @@ impl Service {
         match self.sender(request.headers()) {
             Ok(name) if is_endpoint => self.answer_node(&name, request).await,
             Ok(_) => reply::text(StatusCode::NOT_FOUND, "not found\n"),
-            Err(refusal) => *refusal,
+            Err(_) => reply::unauthorized(),
         }
     }
 
     /// The node that sends a request with these headers.
     ///
     /// # Errors
-    /// The answer to whoever is none.
-    pub fn sender(&self, headers: &HeaderMap) -> Result<Arc<str>, Box<Response<Body>>> {
-        self.door.node_of(headers, wall_clock()).map_err(|error| {
-            debug!(%error, "a request without a valid token");
-            Box::new(reply::unauthorized())
-        })
+    /// When it does not prove to be one.
+    pub fn sender(&self, headers: &HeaderMap) -> Result<Arc<str>, TokenError> {
+        self.door
+            .node_of(headers, wall_clock())
+            .inspect_err(|error| debug!(%error, "a request without a valid token"))
     }
 
     /// Answers a request of a node that is known.

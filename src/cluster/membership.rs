@@ -23,8 +23,12 @@ use crate::store::{
 pub struct About {
     /// Its version.
     pub version: String,
-    /// The address it listens on.
+    /// Where other nodes reach it, without scheme; the address it listens on,
+    /// where that says nothing to them.
     pub address: String,
+    /// The same to put a path behind: `http://10.0.0.5:8080`. Empty when they
+    /// cannot reach it.
+    pub url: String,
     /// When it started: milliseconds since 1970 on its own clock, for display.
     pub started_at: u64,
     /// For how long it has run, in milliseconds.
@@ -155,6 +159,23 @@ impl Membership {
         Arc::clone(&self.view.borrow())
     }
 
+    /// Where a node can be reached that lived a moment ago: `None` when it has
+    /// left. One that is not known yet is looked for.
+    ///
+    /// # Errors
+    /// When the store cannot be asked who lives.
+    pub async fn find(&self, node: &Incarnation) -> Result<Option<Member>, StoreError> {
+        let known = |view: &View| {
+            let mut members = view.members.iter();
+            members.find(|member| member.incarnation == *node).cloned()
+        };
+        if let Some(member) = known(&self.view()) {
+            return Ok(Some(member));
+        }
+        self.look().await?;
+        Ok(known(&self.view()))
+    }
+
     /// Changes when nodes join, leave or begin to drain.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
@@ -188,18 +209,24 @@ impl Membership {
 
     /// Says that this node lives and learns who else does.
     pub(super) async fn beat(&self) {
+        if let Err(error) = self.look().await {
+            tracing::debug!(%error, "the other nodes could not be asked");
+        }
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
         let about = (self.describe)();
         let line = match rmp_serde::to_vec_named(&about) {
             Ok(line) => Bytes::from(line),
-            Err(error) => return tracing::error!(%error, "a node's line could not be encoded"),
-        };
-        match self.write(RosterChange::Put(line)).await {
-            Ok(lines) => {
-                self.see(lines);
-                self.beaten.cancel();
+            Err(error) => {
+                tracing::error!(%error, "a node's line could not be encoded");
+                return Ok(());
             }
-            Err(error) => tracing::debug!(%error, "the other nodes could not be asked"),
-        }
+        };
+        let lines = self.write(RosterChange::Put(line)).await?;
+        self.see(lines);
+        self.beaten.cancel();
+        Ok(())
     }
 
     async fn write(&self, change: RosterChange) -> Result<Vec<RosterLine>, StoreError> {

@@ -19,6 +19,8 @@ use super::{
 pub struct Node {
     /// Address and port to listen on. Default `127.0.0.1:8080`; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where other nodes reach this one. Default: [`Node::reached_at`] says.
+    pub advertise: Option<Advertised>,
     /// What clients that speak TLS are shown. Default: TLS is not spoken.
     pub tls: Option<Tls>,
     /// Grace for requests in flight at shutdown. Default 30 s.
@@ -45,6 +47,15 @@ pub struct Node {
     pub keep_alive: Duration,
 }
 
+/// Where other nodes reach this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Whether by TLS; not said: as the node listens.
+    pub secure: Option<bool>,
+    /// Host and port.
+    pub authority: String,
+}
+
 /// What clients that speak TLS are shown; PEM files, read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
@@ -58,6 +69,7 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            advertise: None,
             tls: None,
             drain: Duration::from_secs(30),
             name: None,
@@ -81,6 +93,7 @@ impl Node {
         let seconds = Duration::from_secs;
         let node = Self {
             listen: section.read("listen", defaults.listen, values::listen_address),
+            advertise: section.optional("advertise", advertised),
             tls: Tls::read(section.section("tls")),
             drain: section.read(
                 "drain",
@@ -106,6 +119,28 @@ impl Node {
         node
     }
 
+    /// Where other nodes reach this one, which listens on `listen`: what is
+    /// written down, else that address; `None` when it is a wildcard.
+    #[must_use]
+    pub fn reached_at(&self, listen: SocketAddr) -> Option<Advertised> {
+        let own = || Advertised {
+            secure: None,
+            authority: listen.to_string(),
+        };
+        let written = self.advertise.clone();
+        written.or_else(|| (!listen.ip().is_unspecified()).then(own))
+    }
+
+    /// The address of [`reached_at`](Self::reached_at), to put a path behind.
+    #[must_use]
+    pub fn base(&self, advertised: &Advertised) -> String {
+        let scheme = match advertised.secure.unwrap_or(self.tls.is_some()) {
+            true => "https",
+            false => "http",
+        };
+        format!("{scheme}://{}", advertised.authority)
+    }
+
     /// Whether only this machine can reach the port.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -119,6 +154,10 @@ impl Node {
     #[must_use]
     pub fn accepts_host(&self, host: &str) -> bool {
         let name = without_port(host);
+        let advertised = self.advertise.as_ref();
+        if advertised.is_some_and(|own| without_port(&own.authority).eq_ignore_ascii_case(name)) {
+            return true;
+        }
         match &self.allowed_hosts {
             Some(names) => names
                 .iter()
@@ -193,6 +232,40 @@ fn node_name(located: &Located) -> Result<String, Problem> {
             "expected 1 to 64 letters, digits, `.`, `_` or `-`, found {name:?}"
         )))
     }
+}
+
+/// `"http://10.0.0.5:8080"` or `"node-1.internal:8080"`.
+fn advertised(located: &Located) -> Result<Advertised, Problem> {
+    let text = values::some_text(located)?;
+    let (secure, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (Some(false), rest),
+        Some(("https", rest)) => (Some(true), rest),
+        Some(_) => (None, ""),
+        None => (None, &*text),
+    };
+    let authority = rest.trim_end_matches('/');
+    let is_wildcard = |host: &str| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        bare.parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_unspecified())
+    };
+    let parsed = authority.parse::<http::uri::Authority>().ok();
+    let is_good = parsed.is_some_and(|parsed| {
+        !parsed.host().is_empty()
+            && !authority.contains('@')
+            && !is_wildcard(parsed.host())
+            && (secure.is_some() || parsed.port().is_some())
+    });
+    if !is_good {
+        return Err(Problem::new(format!(
+            "expected where other nodes reach this one, such as \"10.0.0.5:8080\" or \
+             \"https://node-1.internal:8443\", without a path, found {text:?}"
+        )));
+    }
+    Ok(Advertised {
+        secure,
+        authority: authority.to_owned(),
+    })
 }
 
 fn hosts(located: &Located) -> Result<Vec<String>, Problem> {
@@ -294,6 +367,46 @@ mod tests {
         ] {
             assert!(!node.accepts_host(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_node_is_reached_where_it_listens_unless_that_is_everywhere() {
+        let node = Node::default();
+        let at = |node: &Node, listen: &str| {
+            let reached = node.reached_at(listen.parse().expect("an address"));
+            reached.map(|reached| node.base(&reached))
+        };
+        assert_eq!(
+            at(&node, "10.0.0.5:80").as_deref(),
+            Some("http://10.0.0.5:80")
+        );
+        assert_eq!(at(&node, "0.0.0.0:80"), None);
+        assert_eq!(at(&node, "[::]:80"), None);
+        let secure = Node {
+            tls: Some(Tls {
+                certificate: "a".into(),
+                key: "b".into(),
+            }),
+            ..Node::default()
+        };
+        assert_eq!(at(&secure, "[::1]:80").as_deref(), Some("https://[::1]:80"));
+        let written = |secure, authority: &str| Node {
+            advertise: Some(Advertised {
+                secure,
+                authority: authority.into(),
+            }),
+            ..secure_node()
+        };
+        fn secure_node() -> Node {
+            Node::default()
+        }
+        let proxied = written(Some(true), "node-1.internal");
+        assert_eq!(
+            at(&proxied, "0.0.0.0:80").as_deref(),
+            Some("https://node-1.internal")
+        );
+        assert!(proxied.accepts_host("NODE-1.internal:443"));
+        assert!(!proxied.accepts_host("node-2.internal"));
     }
 
     #[test]

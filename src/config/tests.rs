@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use super::*;
-use crate::{config::tree::Value, servers::Endpoint};
+use crate::{bridge::backend::Mode, config::tree::Value};
 
 const DEFAULT: &str = include_str!("../../config/default.toml");
 
@@ -269,6 +269,62 @@ fn servers_are_read_in_their_order() {
     assert_eq!(config.servers[2].replicas[1].weight, 3);
     assert_eq!(config.servers[2].balance, crate::balance::Policy::Weighted);
     assert!(config.servers[2].headers[0].1.is_sensitive());
+}
+
+#[test]
+fn a_program_has_a_process_per_session_unless_told_otherwise() {
+    let command = |more: &str| {
+        let text = format!("[servers.a]\ncommand = [\"run\"]\n{more}");
+        let config = Config::from_toml(&text).expect("a valid file");
+        let Endpoint::Stdio(command) = config.servers[0].replicas[0].endpoint.clone() else {
+            panic!("not a command");
+        };
+        (command.mode, command.max_processes.get())
+    };
+    assert_eq!(command(""), (Mode::PerSession, 16));
+    let told = command("mode = \"shared\"\nmax_processes = 3");
+    assert_eq!(told, (Mode::Shared, 3));
+    assert_eq!(command("mode = \"per-call\"").0, Mode::PerCall);
+}
+
+#[test]
+fn a_node_with_programs_says_where_others_reach_it() {
+    let program = "[servers.notes]\ncommand = [\"run\"]\n[auth]\nmode = \"none\"\n";
+    let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
+    let warned = |node: &str, more: &str| {
+        let text = format!("{node}{program}{more}");
+        let loaded = with_environment(&text, &[]).expect("valid");
+        let warnings = loaded.warnings.iter().map(ToString::to_string);
+        warnings.collect::<Vec<_>>()
+    };
+    let wildcard = "[node]\nlisten = \"0.0.0.0:8080\"\n";
+    let found = warned(wildcard, redis);
+    assert!(
+        found.len() == 1 && found[0].contains("node.advertise") && found[0].contains("notes"),
+        "{found:?}"
+    );
+    // Alone, at an address, or with a word for it.
+    assert_eq!(warned(wildcard, ""), Vec::<String>::new());
+    assert_eq!(
+        warned("[node]\nlisten = \"10.0.0.5:8080\"\n", redis),
+        Vec::<String>::new()
+    );
+    let told = format!("{wildcard}advertise = \"10.0.0.5:8080\"\n");
+    assert_eq!(warned(&told, redis), Vec::<String>::new());
+    for bad in [
+        "10.0.0.5",
+        "0.0.0.0:80",
+        "ftp://a:1",
+        "http://a/b",
+        "u@a:1",
+        "[::]:80",
+    ] {
+        let found = errors(&format!("[node]\nadvertise = \"{bad}\"\n"));
+        assert!(
+            found.len() == 1 && found[0].contains("node.advertise"),
+            "{bad}: {found:?}"
+        );
+    }
 }
 
 #[test]

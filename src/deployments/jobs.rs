@@ -442,6 +442,7 @@ fn is_wrong(error: &UpstreamError) -> bool {
         | UpstreamError::TimedOut { .. }
         | UpstreamError::Closed { .. }
         | UpstreamError::SessionLost
+        | UpstreamError::SessionGone
         | UpstreamError::NotOffered(_)
         | UpstreamError::NoSuchQuestion => false,
     }

@@ -259,6 +259,7 @@ fn upstream_blame(error: &UpstreamError) -> Blame {
         | UpstreamError::Malformed(_)
         | UpstreamError::Incompatible(_)
         | UpstreamError::SessionLost
+        | UpstreamError::SessionGone
         | UpstreamError::NotOffered(_)
         | UpstreamError::NoSuchQuestion => Blame::bad_gateway(),
     }

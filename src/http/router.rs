@@ -16,7 +16,7 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method};
 use tower::{Service, ServiceExt as _};
 
-use super::{admin, batch, error, guard, guard::Guard, mcp, readiness, rest, source, sse};
+use super::{admin, batch, bridge, error, guard, guard::Guard, mcp, readiness, rest, source, sse};
 use crate::{gateway::Gateway, lists::Target};
 
 /// Names the node that answered.
@@ -65,14 +65,25 @@ impl Parts {
     /// foreign sites go no further, and all answers, refusals too, name the node.
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
         let subnets = self.gateway.deployments.engine().docker.subnets();
-        let entered = match source::check(subnets, &request) {
-            Ok(()) => self.guard.enter(&request),
-            Err(refused) => {
+        let between_nodes = bridge::server_in(request.uri().path()).map(str::to_owned);
+        let mut response = match (source::check(subnets, &request), between_nodes) {
+            (Err(refused), _) => {
                 tracing::info!(%refused, "request refused");
-                Err(Box::new(guard::refusal(&refused)))
+                guard::refusal(&refused)
             }
+            // No page can do what it takes to be let in there.
+            (Ok(()), Some(server)) => bridge::answer(&self.gateway, &server, request).await,
+            (Ok(()), None) => self.to_client(request).await,
         };
-        let mut response = match entered {
+        if let Some(name) = &self.name {
+            response.headers_mut().insert(NODE_HEADER, name.clone());
+        }
+        Ok(response)
+    }
+
+    /// The answer to whoever is no node.
+    async fn to_client(&self, request: Request) -> Response {
+        match self.guard.enter(&request) {
             Err(answer) => *answer,
             Ok(page) => {
                 let mut response = self.route(request).await;
@@ -81,11 +92,7 @@ impl Parts {
                 }
                 response
             }
-        };
-        if let Some(name) = &self.name {
-            response.headers_mut().insert(NODE_HEADER, name.clone());
         }
-        Ok(response)
     }
 
     /// Messages to a server, which are most of the traffic, need no look at

@@ -362,7 +362,10 @@ fn forward(incoming: &Incoming, name: &str, work: Work) {
     let mut outs = work.outs;
     gateway.clone().tasks.spawn_brief(async move {
         while let Some(out) = outs.next().await {
-            let (Out::Message { message, .. } | Out::Response { message, .. }) = out else {
+            let (Out::Message { message, .. }
+            | Out::Response { message, .. }
+            | Out::Gone { message }) = out
+            else {
                 continue;
             };
             if let Err(error) = gateway

@@ -80,6 +80,7 @@ fn away(server: &Server, error: &UpstreamError) -> Option<Duration> {
         | UpstreamError::Malformed(_)
         | UpstreamError::Incompatible(_)
         | UpstreamError::SessionLost
+        | UpstreamError::SessionGone
         | UpstreamError::NotOffered(_)
         | UpstreamError::NoSuchQuestion => None,
     }

@@ -225,7 +225,11 @@ impl Upstream {
                         }
                         // Modern servers and those without such a stream will not
                         // have one later either.
-                        Err(UpstreamError::NotOffered(_)) => self.stream = Stream::Absent,
+                        Err(error @ UpstreamError::NotOffered(_)) => {
+                            tracing::debug!(%error, "no stream of the server");
+                            self.stream = Stream::Absent;
+                        }
+                        Err(error) if error.is_end_of_session() => self.stream = Stream::Absent,
                         Err(error) => return Err(error),
                     }
                 }

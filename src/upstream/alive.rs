@@ -169,7 +169,7 @@ fn judge(error: &UpstreamError) -> Option<ProbeFailure> {
         | UpstreamError::Malformed(_)
         | UpstreamError::Incompatible(_) => Stage::Protocol,
         UpstreamError::NotTaken(..) => Stage::Status,
-        UpstreamError::SessionLost => Stage::Session,
+        UpstreamError::SessionLost | UpstreamError::SessionGone => Stage::Session,
         // An answer; the last four do not come here.
         UpstreamError::Refused { .. }
         | UpstreamError::NotOffered(_)

@@ -88,6 +88,10 @@ pub enum UpstreamError {
     /// The upstream session ended during the request.
     #[error("the upstream session was lost")]
     SessionLost,
+    /// The client's session lived in a process of a node that is gone. It does
+    /// not come back.
+    #[error("the session has ended with the node that ran the server's process")]
+    SessionGone,
     /// The replica does not offer this: a stream answered 405, a missing capability.
     #[error("the replica does not offer {0}")]
     NotOffered(&'static str),
@@ -132,6 +136,7 @@ impl UpstreamError {
             | Self::Malformed(_)
             | Self::Incompatible(_)
             | Self::SessionLost
+            | Self::SessionGone
             | Self::NotOffered(_)
             | Self::NoSuchQuestion => false,
         }
@@ -149,7 +154,9 @@ impl UpstreamError {
             | Self::Incompatible(_) => Told::Failed(Failure::Broken),
             Self::Http { status, .. } if status.is_server_error() => Told::Failed(Failure::Broken),
             Self::NotReady(inner) => inner.tells(),
-            Self::Busy(_) | Self::Stopping | Self::TimedOut { sent: false } => Told::Nothing,
+            Self::Busy(_) | Self::Stopping | Self::TimedOut { sent: false } | Self::SessionGone => {
+                Told::Nothing
+            }
             Self::NotTaken(not_taken, _) => match not_taken.reason {
                 Reason::Busy => Told::Nothing,
                 Reason::Down => Told::Failed(Failure::Broken),
@@ -176,6 +183,7 @@ impl UpstreamError {
             | Self::TooLarge { .. }
             | Self::Malformed(_)
             | Self::Incompatible(_)
+            | Self::SessionGone
             | Self::NotOffered(_)
             | Self::NoSuchQuestion => false,
             Self::ConnectFailed(_)
@@ -195,6 +203,12 @@ impl UpstreamError {
             Self::NotReady(inner) => inner.root(),
             other => other,
         }
+    }
+
+    /// Whether the client has to open another session.
+    #[must_use]
+    pub fn is_end_of_session(&self) -> bool {
+        matches!(self.root(), Self::SessionGone)
     }
 
     /// Marks an error met before the request itself was sent.

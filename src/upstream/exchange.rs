@@ -423,7 +423,8 @@ pub(super) fn outcome_of(error: &UpstreamError) -> Outcome {
         | UpstreamError::TooLarge { .. }
         | UpstreamError::Malformed(_)
         | UpstreamError::Incompatible(_)
-        | UpstreamError::SessionLost => Outcome::Unavailable,
+        | UpstreamError::SessionLost
+        | UpstreamError::SessionGone => Outcome::Unavailable,
     }
 }
 

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::{
     Description, Shared, dedicated,
+    elsewhere::Home,
     link::{Channel, Link},
     router::Owner,
 };
@@ -67,6 +68,8 @@ pub(super) struct Recorded {
     key: RecordKey,
     value: Bytes,
     ttl: Duration,
+    /// The other node in whose process it lives.
+    elsewhere: Option<Home>,
     written: Mutex<Instant>,
 }
 
@@ -76,8 +79,15 @@ impl Recorded {
             key,
             value,
             ttl,
+            elsewhere: None,
             written: Mutex::new(Instant::now()),
         }
+    }
+
+    /// The same, living in a process of another node.
+    pub(super) fn elsewhere(mut self, home: Option<Home>) -> Self {
+        self.elsewhere = home;
+        self
     }
 }
 
@@ -152,6 +162,11 @@ impl Session {
     pub(super) fn set_recorded(&self, recorded: Recorded) {
         // A session is recorded once, where it is opened.
         self.recorded.set(recorded).ok();
+    }
+
+    /// The other node in whose process it lives.
+    pub(super) fn elsewhere(&self) -> Option<&Home> {
+        self.recorded.get()?.elsewhere.as_ref()
     }
 
     /// How long its record lives.

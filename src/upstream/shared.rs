@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Settings,
     client::HttpClient,
+    elsewhere,
     local::{self, Locals},
 };
 use crate::{
-    ids::ServerId, lifecycle::Tasks, mcp::message::RequestId, store::Store,
-    telemetry::metrics::Metrics,
+    cluster::membership::Membership, ids::ServerId, lifecycle::Tasks, mcp::message::RequestId,
+    store::Store, telemetry::metrics::Metrics,
 };
 
 /// What all parts of this module need at hand.
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) freed: Notify,
     /// What child processes inherit.
     pub(super) environment: BTreeMap<OsString, OsString>,
+    /// Who else is of this node's fleet, once that is known.
+    pub(super) members: OnceLock<Arc<Membership>>,
     next_id: AtomicU64,
 }
 
@@ -69,13 +72,17 @@ impl Shared {
             locals,
             freed: Notify::new(),
             environment: local::minimal_environment(),
+            members: OnceLock::new(),
             next_id: AtomicU64::new(start),
         })
     }
 
     /// What tokens for a stdio server of this node are made for.
     pub(super) fn audience(&self, server: &ServerId) -> String {
-        format!("{}/{server}", self.settings.signer.node())
+        match self.members.get() {
+            Some(members) => elsewhere::audience(members.me(), server),
+            None => format!("{}/{server}", self.settings.signer.node()),
+        }
     }
 
     /// An id that no other request of the fleet has.

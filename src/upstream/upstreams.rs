@@ -26,6 +26,8 @@ use super::{
     watch,
 };
 use crate::{
+    bridge::service::Service,
+    cluster::membership::Membership,
     ids::ReplicaId,
     lifecycle::Tasks,
     mcp::{
@@ -34,7 +36,7 @@ use crate::{
         message,
         version::{Era, Version},
     },
-    servers::{Replica, Server},
+    servers::{Endpoint, Replica, Server},
     store::Store,
     telemetry::metrics::Metrics,
 };
@@ -64,10 +66,40 @@ impl Upstreams {
         tasks.spawn("upstream-sessions", async move {
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = keep_tidy(weak) => stopping.cancelled().await,
+                () = keep_tidy(weak.clone()) => stopping.cancelled().await,
+            }
+            // Other nodes read them to no end.
+            if let Some(upstreams) = weak.upgrade() {
+                let locals = upstreams.locals();
+                locals
+                    .iter()
+                    .for_each(|local| local.backend().end_streams());
             }
         });
         upstreams
+    }
+
+    /// Who else is of this node's fleet: with them it shares the sessions that
+    /// clients have with its stdio servers.
+    pub fn join(&self, members: Arc<Membership>) {
+        if self.shared.members.set(members).is_err() {
+            debug!("the fleet is known already");
+        }
+    }
+
+    /// What answers other nodes for a stdio server that this node runs.
+    pub(crate) fn bridge(&self, server: &Server) -> Option<Arc<Service>> {
+        let is_local = |replica: &&Arc<Replica>| matches!(replica.endpoint, Endpoint::Stdio(_));
+        let replica = server.replicas.iter().find(is_local)?;
+        self.check_open().ok()?;
+        let peer = self.peer(replica);
+        peer.local().map(|local| Arc::clone(local.service()))
+    }
+
+    fn locals(&self) -> Vec<Arc<Service>> {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        let locals = peers.values().filter_map(|peer| peer.local());
+        locals.map(|local| Arc::clone(local.service())).collect()
     }
 
     /// Era and self-description of a replica.
@@ -238,7 +270,7 @@ impl Upstreams {
         let key = dedicated::record_key(session, &server.id);
         let stored = self.shared.store.get(&key).await.ok().flatten()?;
         let record = dedicated::Record::read(&stored)?;
-        let held = |replica: &&Arc<Replica>| record.is_of(&replica.id);
+        let held = |replica: &&Arc<Replica>| record.is_at(&replica.id);
         server.replicas.iter().find(held).map(|r| r.id.clone())
     }
 
@@ -276,13 +308,14 @@ impl Upstreams {
         };
         // Another node opened it: ended from here just the same.
         for replica in &server.replicas {
-            if record.is_of(&replica.id) {
-                self.retire_recorded(&self.peer(replica), &record);
+            let peer = self.peer(replica);
+            if record.is_of(&peer) {
+                self.retire_recorded(&peer, &record).await;
             }
         }
     }
 
-    fn retire_recorded(&self, peer: &Peer, record: &dedicated::Record) {
+    async fn retire_recorded(&self, peer: &Peer, record: &dedicated::Record) {
         let Way::Http(target) = &peer.way else { return };
         let want = Want {
             owner: Owner::Client,
@@ -291,7 +324,7 @@ impl Upstreams {
             version: Version::LATEST_LEGACY,
             ttl: Duration::ZERO,
         };
-        if let Ok(session) = record.resume(&self.shared, peer, target, want) {
+        if let Ok(session) = record.resume(&self.shared, peer, target, want).await {
             session.retire(&self.shared);
         }
     }
@@ -326,8 +359,10 @@ impl Upstreams {
         let mut ending = Vec::new();
         for peer in &peers {
             for (key, session) in peer.slots.take_all() {
-                // What other nodes can continue stays.
-                let kept = keep && matches!(key, SlotKey::Client(_)) && session.link.has_id();
+                // What other nodes can continue stays, if the server does.
+                let is_elsewhere = peer.local().is_none() || session.elsewhere().is_some();
+                let is_shared = matches!(key, SlotKey::Client(_)) && session.link.has_id();
+                let kept = keep && is_shared && is_elsewhere;
                 if !kept {
                     let shared = Arc::clone(&self.shared);
                     ending.push(async move { session.finish(&shared).await });

@@ -18,6 +18,7 @@ mod engine;
 mod faults;
 mod fidelity;
 mod isolation;
+mod local_servers;
 mod model;
 mod rate_limits;
 mod redis;

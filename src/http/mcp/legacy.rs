@@ -35,7 +35,7 @@ use crate::{
     },
     rates::Limited,
     relay::{
-        Call,
+        Call, RelayError,
         legacy::{self, Item},
     },
     servers::Server,
@@ -68,6 +68,8 @@ pub(crate) enum Out {
         /// When to come again, where there was no room for the request.
         retry_after: Option<Duration>,
     },
+    /// The same, because the session has ended.
+    Gone { message: Bytes },
 }
 
 type Outs = Pin<Box<dyn Stream<Item = Out> + Send>>;
@@ -471,9 +473,10 @@ fn carry(
     let (gateway, server) = (Arc::clone(&incoming.gateway), call.server.id.clone());
     let flow = legacy::begin(&incoming.gateway.relay, session, id, call);
     let log = Arc::clone(flow.log());
-    let id = id.clone();
+    let (id, session) = (id.clone(), Arc::clone(session));
     let outs = streams::unfold((flow, Some(record)), move |(mut flow, mut record)| {
         let (id, gateway, server) = (id.clone(), Arc::clone(&gateway), server.clone());
+        let session = Arc::clone(&session);
         async move {
             let out = match flow.next().await? {
                 Item::Message { id, message } => {
@@ -488,6 +491,12 @@ fn carry(
                 } => {
                     if let Some(record) = record.take() {
                         record.answered(&answer);
+                    }
+                    let has_ended = failure.as_ref().is_some_and(RelayError::is_end_of_session);
+                    // Whoever has read part of the stream is told on it.
+                    if has_ended && event.is_none() {
+                        let out = gone(&gateway, &session, &id).await;
+                        return Some((out, (flow, record)));
                     }
                     Out::Response {
                         id: event,
@@ -505,6 +514,26 @@ fn carry(
         outs: Box::pin(outs),
         opened: Some(log),
         limited: None,
+    }
+}
+
+/// The server's side of a session has ended: so does the session, unless it
+/// is one with other servers too.
+async fn gone(gateway: &Gateway, session: &Session, id: &RequestId) -> Out {
+    if &*session.endpoint == MERGED {
+        let error = RpcError::internal(
+            "the server has lost this session with the node that ran it: its next call begins anew",
+        );
+        let message = message::error_bytes(Some(id), &error);
+        return Out::Response {
+            id: None,
+            message,
+            retry_after: None,
+        };
+    }
+    gateway.sessions.end(session).await;
+    Out::Gone {
+        message: message::error_bytes(Some(id), &handshake::ended()),
     }
 }
 

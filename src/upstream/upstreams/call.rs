@@ -11,13 +11,13 @@ use crate::{
     mcp::{envelope::LogLevel, json, message::Answer, method, version::Version},
     telemetry::metrics::Retry,
     upstream::{
-        ClientSession, Exchange, Outgoing, SessionUse, UpstreamError, dedicated, demo,
+        ClientSession, Exchange, Outgoing, SessionUse, UpstreamError, dedicated, demo, elsewhere,
         exchange::{Logs, Parts},
         kept::Kept,
         peer::{Peer, Speaks, Verdict, Way, says_modern},
         pool::{Need, SlotKey},
         request::{Failure, on_session, over_modern_http, simple_request},
-        session::{Lease, can_be_asked},
+        session::{Lease, Session, can_be_asked},
     },
 };
 
@@ -117,6 +117,10 @@ impl Upstreams {
         let lease = lease.map_err(UpstreamError::before_request)?;
         let used = Arc::clone(&lease.session);
         let level = request.log_level;
+        if elsewhere::has_left(&self.shared, &used).await {
+            let error = UpstreamError::SessionGone;
+            return Err(self.end_if_gone(peer, session, &used, error).await.into());
+        }
         let outcome = match (session, level) {
             (SessionUse::Pooled, Some(level)) => {
                 self.see_to_logs(peer, &lease, level, deadline).await
@@ -135,6 +139,10 @@ impl Upstreams {
         };
         let outcome = match outcome {
             Err(Failure::Error(UpstreamError::SessionLost)) => Err(Failure::SessionLost(None)),
+            Err(Failure::Error(error)) => {
+                let error = self.end_if_gone(peer, session, &used, error).await;
+                Err(Failure::Error(error))
+            }
             other => other,
         };
         if let Err(Failure::SessionLost(_)) = &outcome {
@@ -144,6 +152,26 @@ impl Upstreams {
             }
         }
         outcome
+    }
+
+    /// What is told of an error of a client's session whose process may have
+    /// ended with its node.
+    async fn end_if_gone(
+        &self,
+        peer: &Peer,
+        session: &SessionUse,
+        used: &Session,
+        error: UpstreamError,
+    ) -> UpstreamError {
+        let SessionUse::Dedicated(client) = session else {
+            return error;
+        };
+        if !elsewhere::is_gone(&self.shared, used, &error).await {
+            return error;
+        }
+        used.link.mark_lost();
+        dedicated::disown(peer, &self.shared, &client.key, used).await;
+        UpstreamError::SessionGone
     }
 
     async fn pooled_lease(

@@ -82,8 +82,19 @@ impl Setup {
     }
 
     /// A server that is a program.
-    pub(crate) fn program(mut self, name: &str, command: &serde_json::Value) -> Self {
-        self.servers += &format!("[servers.{name}]\ncommand = {command}\ntimeout = \"60s\"\n");
+    pub(crate) fn program(self, name: &str, command: &serde_json::Value) -> Self {
+        self.program_with(name, command, "")
+    }
+
+    /// The same, with more keys as TOML lines.
+    pub(crate) fn program_with(
+        mut self,
+        name: &str,
+        command: &serde_json::Value,
+        keys: &str,
+    ) -> Self {
+        self.servers +=
+            &format!("[servers.{name}]\ncommand = {command}\ntimeout = \"60s\"\n{keys}\n");
         self
     }
 

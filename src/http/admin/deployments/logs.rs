@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Empty;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::following::Following;
 use crate::{
+    certificates,
     deployments::{View, definition::Definition},
     engine::{LogLine, LogStream},
     gateway::Gateway,
@@ -174,11 +176,20 @@ async fn relay(
             message,
         ));
     };
-    let (node, address) = (other.incarnation.node(), &other.about.address);
+    let (node, address) = (other.incarnation.node(), &other.about.url);
+    if address.is_empty() {
+        let message = format!(
+            "node {node} has the engine of {}, and does not say where it is reached: set \
+             node.advertise there",
+            view.name
+        );
+        let status = StatusCode::BAD_GATEWAY;
+        return Err(RestError::new(status, "node_unreachable", message));
+    }
     let failed = |why: String| {
         let message = format!(
             "node {node} has the engine of {}, and cannot be asked at {address} from here ({why}); \
-             ask it yourself: --node http://ADDRESS-OF-{node}",
+             ask it yourself: --node http://ADDRESS-OF-{node}, or set node.advertise there",
             view.name
         );
         RestError::new(StatusCode::BAD_GATEWAY, "node_unreachable", message)
@@ -186,14 +197,23 @@ async fn relay(
     let tail = asked.tail.unwrap_or(TAIL).min(MAX_TAIL);
     let follow = asked.follow;
     let name = &view.name;
-    let uri = format!("http://{address}/api/deployments/{name}/logs?tail={tail}&follow={follow}");
+    let uri = format!("{address}/api/deployments/{name}/logs?tail={tail}&follow={follow}");
     let request = Request::builder()
         .uri(uri)
         .header(RELAYED, "1")
         .body(Empty::<Bytes>::new())
         .map_err(|error| failed(error.to_string()))?;
+    let upstream = &gateway.config.upstream;
+    let tls = certificates::client(upstream.ca_file.as_deref());
+    let tls = tls.map_err(|error| failed(error.to_string()))?;
     let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(gateway.config.upstream.connect_timeout));
+    connector.set_connect_timeout(Some(upstream.connect_timeout));
+    connector.enforce_http(false);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let answer = tokio::time::timeout(BEGIN, client.request(request))
         .await

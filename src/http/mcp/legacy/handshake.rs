@@ -85,15 +85,14 @@ pub(crate) async fn session(
         .sessions
         .find(id, endpoint(&incoming.target), &incoming.principal)
         .await;
-    found.ok_or_else(|| {
-        let message =
-            "this session is unknown or has ended: initialize anew without Mcp-Session-Id";
-        refuse(
-            StatusCode::NOT_FOUND,
-            request,
-            &RpcError::invalid_request(message),
-        )
-    })
+    found.ok_or_else(|| refuse(StatusCode::NOT_FOUND, request, &ended()))
+}
+
+/// What is said of a session that is not there.
+pub(super) fn ended() -> RpcError {
+    RpcError::invalid_request(
+        "this session is unknown or has ended: initialize anew without Mcp-Session-Id",
+    )
 }
 
 /// `initialize`: answers from the cache and hands out a session id.

@@ -40,6 +40,10 @@ pub(super) async fn respond(
                 retry_after,
                 ..
             })) => responses.push((message, retry_after)),
+            Ok(Some(Out::Gone { message })) if !is_batch => {
+                return stream::json(StatusCode::NOT_FOUND, message);
+            }
+            Ok(Some(Out::Gone { message })) => responses.push((message, None)),
             Ok(Some(Out::Paused { .. })) if !can_pause => {}
             Ok(Some(other)) => break Some(other),
             Ok(None) if wants_json => return json_responses(&responses, is_batch),
@@ -69,6 +73,9 @@ pub(super) async fn respond(
             match outs.next().await? {
                 Out::Message { id, message } | Out::Response { id, message, .. } => {
                     return Some((sse::event(id.as_deref(), None, &message), Some(outs)));
+                }
+                Out::Gone { message } => {
+                    return Some((sse::event(None, None, &message), Some(outs)));
                 }
                 // The client hangs up as well and comes back for the rest.
                 Out::Paused { retry } if can_pause => {
