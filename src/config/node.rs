@@ -390,17 +390,13 @@ mod tests {
             ..Node::default()
         };
         assert_eq!(at(&secure, "[::1]:80").as_deref(), Some("https://[::1]:80"));
-        let written = |secure, authority: &str| Node {
+        let proxied = Node {
             advertise: Some(Advertised {
-                secure,
-                authority: authority.into(),
+                secure: Some(true),
+                authority: "node-1.internal".into(),
             }),
-            ..secure_node()
+            ..Node::default()
         };
-        fn secure_node() -> Node {
-            Node::default()
-        }
-        let proxied = written(Some(true), "node-1.internal");
         assert_eq!(
             at(&proxied, "0.0.0.0:80").as_deref(),
             Some("https://node-1.internal")
