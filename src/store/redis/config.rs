@@ -13,8 +13,9 @@ use fred::types::{
 use super::{RedisSettings, RedisSettingsError};
 use crate::certificates;
 
-/// Messages that may wait for their reader before it lags.
-const BROADCAST_CAPACITY: usize = 4096;
+/// Messages that may wait for their reader before it lags. Their places are
+/// allocated beforehand, in eight channels of each client.
+const BROADCAST_CAPACITY: usize = 1024;
 
 /// Commands that may wait to be written; more are refused at once.
 const COMMAND_QUEUE: usize = 10_000;
