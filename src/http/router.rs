@@ -60,20 +60,31 @@ impl Service<Request> for Node {
     }
 }
 
+/// Who asks.
+enum Visitor {
+    /// Another node, for this server.
+    Node(String),
+    /// A client; the origin of its page, if it is one.
+    Client(Option<HeaderValue>),
+}
+
 impl Parts {
     /// What stands around every path: the fleet's own servers and pages of
     /// foreign sites go no further, and all answers, refusals too, name the node.
     async fn answer(self: Arc<Self>, request: Request) -> Result<Response, Infallible> {
-        let subnets = self.gateway.deployments.engine().docker.subnets();
-        let between_nodes = bridge::server_in(request.uri().path()).map(str::to_owned);
-        let mut response = match (source::check(subnets, &request), between_nodes) {
-            (Err(refused), _) => {
-                tracing::info!(%refused, "request refused");
-                guard::refusal(&refused)
+        let mut response = match self.enter(&request) {
+            Err(answer) => *answer,
+            // Few, and larger than what clients need.
+            Ok(Visitor::Node(server)) => {
+                Box::pin(bridge::answer(&self.gateway, &server, request)).await
             }
-            // No page can do what it takes to be let in there.
-            (Ok(()), Some(server)) => bridge::answer(&self.gateway, &server, request).await,
-            (Ok(()), None) => self.to_client(request).await,
+            Ok(Visitor::Client(page)) => {
+                let mut response = self.route(request).await;
+                if let Some(page) = page {
+                    guard::make_readable(&mut response, page);
+                }
+                response
+            }
         };
         if let Some(name) = &self.name {
             response.headers_mut().insert(NODE_HEADER, name.clone());
@@ -81,18 +92,17 @@ impl Parts {
         Ok(response)
     }
 
-    /// The answer to whoever is no node.
-    async fn to_client(&self, request: Request) -> Response {
-        match self.guard.enter(&request) {
-            Err(answer) => *answer,
-            Ok(page) => {
-                let mut response = self.route(request).await;
-                if let Some(page) = page {
-                    guard::make_readable(&mut response, page);
-                }
-                response
-            }
+    fn enter(&self, request: &Request) -> Result<Visitor, Box<Response>> {
+        let subnets = self.gateway.deployments.engine().docker.subnets();
+        if let Err(refused) = source::check(subnets, request) {
+            tracing::info!(%refused, "request refused");
+            return Err(Box::new(guard::refusal(&refused)));
         }
+        // No page can do what it takes to be let in there.
+        if let Some(server) = bridge::server_in(request.uri().path()) {
+            return Ok(Visitor::Node(server.to_owned()));
+        }
+        self.guard.enter(request).map(Visitor::Client)
     }
 
     /// Messages to a server, which are most of the traffic, need no look at
