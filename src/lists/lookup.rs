@@ -55,6 +55,8 @@ impl Lists {
         if let Some(known) = known.as_ref().filter(|known| known.may_do()) {
             return known.get(name);
         }
+        // Not kept over the wait: others store meanwhile.
+        drop(known);
         if self.unlisted.contains_key(&server.id) {
             return None;
         }
