@@ -18,7 +18,7 @@ use std::{
 };
 
 use axum::{body::Body, response::IntoResponse};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION};
 use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -28,7 +28,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,8 +51,14 @@ const HYPER_HEADERS: usize = 100;
 /// and how long it may take to answer.
 const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
-/// How long a connection without a request stays open when the node stops: the
-/// request may be on its way.
+/// How long idle connections stay open when the node stops, unless half the
+/// drain time is shorter: closed at once, they would meet requests that are on
+/// their way, and a load balancer must not repeat a call that it has sent. By
+/// then it has asked whether the node is ready.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a connection without any request stays open after that: the first
+/// may be on its way.
 const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// What one connection may cost.
@@ -85,10 +91,11 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves `app` on `listener` until the node stops. Then it closes idle
-/// connections and waits for the others for at most [`ListenerSettings::drain`].
-/// While it waits it still accepts: load balancers have to be told that the
-/// node drains, and what they send before they know is served.
+/// Serves `app` on `listener` until the node stops. Then every HTTP/1.1
+/// connection ends with the answer it is told next, those that stay idle are
+/// closed after [`LINGER`], and the others are waited for, all of it for at most
+/// [`ListenerSettings::drain`]. Meanwhile it still accepts: load balancers have
+/// to be told that the node drains, and what they send before they know is served.
 pub async fn serve<S>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -110,6 +117,7 @@ pub async fn serve<S>(
         app,
         settings,
         metrics,
+        draining: Arc::default(),
         connections: JoinSet::new(),
     };
     let begun = Group::default();
@@ -117,16 +125,20 @@ pub async fn serve<S>(
         () = stopping.cancelled() => {}
         () = door.admit(&listener, &begun) => {}
     }
+    door.draining.store(true, Ordering::Relaxed);
     let end = Instant::now() + settings.drain;
     let late = Group::default();
     tokio::select! {
-        () = begun.shutdown() => {}
+        () = begun.shutdown(LINGER.min(settings.drain / 2)) => {}
         () = tokio::time::sleep_until(end) => {}
         () = door.admit(&listener, &late) => {}
     }
     let connections = door.close(listener, &late);
     // Dropping the set afterwards ends connections that did not finish.
-    if tokio::time::timeout_at(end, late.shutdown()).await.is_err() {
+    if tokio::time::timeout_at(end, late.shutdown(Duration::ZERO))
+        .await
+        .is_err()
+    {
         tracing::warn!(
             connections = connections.len(),
             "connections were cut at the end of the drain time"
@@ -142,11 +154,14 @@ struct Group {
 }
 
 impl Group {
-    /// Closes idle connections, lets requests in work finish, and waits for that.
-    async fn shutdown(&self) {
-        self.closing.cancel();
+    /// Lets connections end by themselves for `linger`, then closes idle ones,
+    /// lets requests in work finish, and waits for that.
+    async fn shutdown(&self, linger: Duration) {
         self.open.close();
-        self.open.wait().await;
+        if timeout(linger, self.open.wait()).await.is_err() {
+            self.closing.cancel();
+            self.open.wait().await;
+        }
     }
 }
 
@@ -157,6 +172,8 @@ struct Door<S> {
     settings: ListenerSettings,
     server: Arc<auto::Builder<Streams>>,
     metrics: Arc<Metrics>,
+    /// Whether connections end with their next answer.
+    draining: Arc<AtomicBool>,
     connections: JoinSet<()>,
 }
 
@@ -207,6 +224,7 @@ where
                 app: self.app.clone(),
                 server: Arc::clone(&self.server),
                 settings: self.settings,
+                draining: Arc::clone(&self.draining),
                 // One of its own: waiting for it is no business of the other connections.
                 closing: group.closing.child_token(),
             },
@@ -278,12 +296,20 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
+/// What is known of a connection while requests come. Its own, so that no
+/// counter is shared with the other connections.
+struct Talk {
+    has_begun: AtomicBool,
+    draining: Arc<AtomicBool>,
+}
+
 /// What a connection is served with.
 struct Visit<S> {
     peer: SocketAddr,
     app: S,
     server: Arc<auto::Builder<Streams>>,
     settings: ListenerSettings,
+    draining: Arc<AtomicBool>,
     closing: CancellationToken,
 }
 
@@ -328,13 +354,17 @@ where
         app,
         server,
         settings,
+        draining,
         closing,
     } = visit;
-    let spoke = Arc::new(AtomicBool::new(false));
-    let has_spoken = Arc::clone(&spoke);
+    let talk = Arc::new(Talk {
+        has_begun: AtomicBool::new(false),
+        draining,
+    });
+    let heard = Arc::clone(&talk);
     let service = service_fn(move |request: Request<Incoming>| {
-        has_spoken.store(true, Ordering::Relaxed);
-        answer(app.clone(), request, peer, settings)
+        heard.has_begun.store(true, Ordering::Relaxed);
+        answer(app.clone(), request, peer, settings, Arc::clone(&heard))
     });
     let serving = server.serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
@@ -352,7 +382,7 @@ where
             // Until the protocol version is known hyper's own timer does not run.
             () = tokio::time::sleep_until(deadline), if !is_timed => {
                 is_timed = true;
-                if !spoke.load(Ordering::Relaxed) {
+                if !talk.has_begun.load(Ordering::Relaxed) {
                     return;
                 }
             }
@@ -387,6 +417,7 @@ async fn answer<S>(
     request: Request<Incoming>,
     peer: SocketAddr,
     settings: ListenerSettings,
+    talk: Arc<Talk>,
 ) -> Result<Response<Body>, Infallible>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -396,7 +427,14 @@ where
     }
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(Peer(peer));
-    app.oneshot(request).await
+    let has_version_1 = request.version() <= Version::HTTP_11;
+    let mut response = app.oneshot(request).await?;
+    if has_version_1 && talk.draining.load(Ordering::Relaxed) {
+        // hyper closes the connection after an answer that says so.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    Ok(response)
 }
 
 fn header_bytes(headers: &HeaderMap) -> usize {

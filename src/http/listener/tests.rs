@@ -204,6 +204,33 @@ async fn a_stopping_node_finishes_what_it_began_and_closes_idle_connections() {
     );
 }
 
+/// What a load balancer sends on a connection it kept, before it knows.
+#[tokio::test]
+async fn a_stopping_node_answers_on_idle_connections_and_says_that_it_was_the_last_answer() {
+    let node = node(settings()).await;
+    let mut kept = node.connect().await;
+    assert!(!ask(&mut kept).await.contains("connection: close"));
+    node.tasks.stop();
+    while !ask(&mut node.connect().await)
+        .await
+        .contains("connection: close")
+    {}
+    assert!(ask(&mut kept).await.contains("connection: close"));
+    assert_eq!(rest(&mut kept).await, "");
+    node.stopped().await;
+}
+
+/// The whole answer of `/`.
+async fn ask(stream: &mut TcpStream) -> String {
+    send(stream, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut told = Vec::new();
+    while !told.ends_with(b"hello") {
+        let read = timeout(SOON, stream.read_buf(&mut told)).await;
+        assert!(read.expect("in time").expect("no reset") > 0, "closed");
+    }
+    String::from_utf8_lossy(&told).into_owned()
+}
+
 #[tokio::test]
 async fn draining_ends_in_time_whatever_hangs() {
     let node = node(ListenerSettings {
