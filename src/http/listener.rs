@@ -1,15 +1,14 @@
-//! Accepts connections and serves HTTP/1.1 and HTTP/2 (with prior knowledge, or
-//! as TLS agrees) on them, within bounds, until the node stops; then lets requests in flight
-//! finish.
+//! Accepts connections, within bounds, until the node stops; then lets requests
+//! in flight finish.
 //!
 //! Not for routing or for what requests mean: it hands each to a tower service.
 
+mod connection;
+
 use std::{
     convert::Infallible,
-    future::Future,
     io,
     net::SocketAddr,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,49 +16,30 @@ use std::{
     time::Duration,
 };
 
-use axum::{body::Body, response::IntoResponse};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION};
-use hyper::{body::Incoming, rt::Executor, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use axum::body::Body;
+use http::{Request, Response};
+use hyper_util::server::conn::auto;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{Service, ServiceExt as _};
+use tower::Service;
+
+pub use connection::Peer;
 
 use crate::{
-    http::error::RestError,
     lifecycle::Tasks,
     telemetry::metrics::{Gauge, Metrics},
 };
-
-/// Smallest read buffer hyper accepts.
-const MIN_BUFFER: usize = 8 * 1024;
-
-/// Header lines that hyper takes by itself. Told another number, it clears
-/// and moves the places for them with every request.
-const HYPER_HEADERS: usize = 100;
-
-/// How often an HTTP/2 peer that says nothing is asked whether it is alive,
-/// and how long it may take to answer.
-const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// How long idle connections stay open when the node stops, unless half the
 /// drain time is shorter: closed at once, they would meet requests that are on
 /// their way, and a load balancer must not repeat a call that it has sent. By
 /// then it has asked whether the node is ready.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// How long a connection without any request stays open after that: the first
-/// may be on its way.
-const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// What one connection may cost.
 #[derive(Debug, Clone, Copy)]
@@ -79,10 +59,6 @@ pub struct ListenerSettings {
     pub drain: Duration,
 }
 
-/// The address a request came from; an extension of every request.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
 /// Binds `address`, ready to accept.
 ///
 /// # Errors
@@ -92,10 +68,11 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves `app` on `listener` until the node stops. Then every HTTP/1.1
-/// connection ends with the answer it is told next, those that stay idle are
-/// closed after [`LINGER`], and the others are waited for, all of it for at most
-/// [`ListenerSettings::drain`]. Meanwhile it still accepts: load balancers have
-/// to be told that the node drains, and what they send before they know is served.
+/// connection ends with its next answer, those that stay idle are closed after
+/// two seconds (or half of [`ListenerSettings::drain`]), and the others are
+/// waited for, all of it for at most `drain`. Meanwhile it still accepts: load
+/// balancers have to be told that the node drains, and what they send before
+/// they know is served.
 pub async fn serve<S>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -112,7 +89,7 @@ pub async fn serve<S>(
 {
     let stopping = tasks.stopping().clone();
     let mut door = Door {
-        server: Arc::new(server(&settings, tasks)),
+        server: Arc::new(connection::server(&settings, tasks)),
         tls,
         app,
         settings,
@@ -170,7 +147,7 @@ struct Door<S> {
     tls: Option<TlsAcceptor>,
     app: S,
     settings: ListenerSettings,
-    server: Arc<auto::Builder<Streams>>,
+    server: Arc<auto::Builder<connection::Streams>>,
     metrics: Arc<Metrics>,
     /// Whether connections end with their next answer.
     draining: Arc<AtomicBool>,
@@ -216,10 +193,10 @@ where
 
     fn serve(&mut self, stream: TcpStream, peer: SocketAddr, group: &Group) {
         let counted = self.metrics.count(Gauge::Connections);
-        let serving = connection(
+        let serving = connection::serve(
             stream,
             self.tls.clone(),
-            Visit {
+            connection::Visit {
                 peer,
                 app: self.app.clone(),
                 server: Arc::clone(&self.server),
@@ -260,197 +237,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
-}
-
-fn server(settings: &ListenerSettings, tasks: Tasks) -> auto::Builder<Streams> {
-    // The exact limit is checked on the parsed head, where the answer can name
-    // it; hyper's own limits stop what is far beyond.
-    let buffer = settings.max_header_bytes.saturating_mul(2).max(MIN_BUFFER);
-    let (ping, pong) = HTTP2_PING;
-    let mut builder = auto::Builder::new(Streams(tasks));
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(buffer);
-    if settings.max_headers != HYPER_HEADERS {
-        builder.http1().max_headers(settings.max_headers);
-    }
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(buffer).unwrap_or(u32::MAX))
-        .max_concurrent_streams(settings.max_http2_streams)
-        .keep_alive_interval(ping)
-        .keep_alive_timeout(pong);
-    builder
-}
-
-/// Runs the requests of HTTP/2 connections as tasks of the node.
-#[derive(Clone)]
-struct Streams(Tasks);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        self.0.spawn_brief(stream);
-    }
-}
-
-/// What is known of a connection while requests come. Its own, so that no
-/// counter is shared with the other connections.
-struct Talk {
-    has_begun: AtomicBool,
-    draining: Arc<AtomicBool>,
-}
-
-/// What a connection is served with.
-struct Visit<S> {
-    peer: SocketAddr,
-    app: S,
-    server: Arc<auto::Builder<Streams>>,
-    settings: ListenerSettings,
-    draining: Arc<AtomicBool>,
-    closing: CancellationToken,
-}
-
-async fn connection<S>(stream: TcpStream, tls: Option<TlsAcceptor>, visit: Visit<S>)
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-{
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::trace!(%error, "a connection is already gone");
-        return;
-    }
-    let deadline = Instant::now() + visit.settings.header_timeout;
-    if !has_words(&stream, &visit.closing, deadline).await {
-        return;
-    }
-    let Some(tls) = tls else {
-        return speak_http(stream, visit, deadline).await;
-    };
-    match timeout_at(deadline, tls.accept(stream)).await {
-        // Twice as large as a plain one: only connections that need it pay.
-        Ok(Ok(stream)) => Box::pin(speak_http(stream, visit, deadline)).await,
-        Ok(Err(error)) => tracing::debug!(%error, peer = %visit.peer, "no TLS"),
-        Err(_) => tracing::debug!(peer = %visit.peer, "TLS took too long"),
-    }
-}
-
-async fn speak_http<S, I>(stream: I, visit: Visit<S>, deadline: Instant)
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let Visit {
-        peer,
-        app,
-        server,
-        settings,
-        draining,
-        closing,
-    } = visit;
-    let talk = Arc::new(Talk {
-        has_begun: AtomicBool::new(false),
-        draining,
-    });
-    let heard = Arc::clone(&talk);
-    let service = service_fn(move |request: Request<Incoming>| {
-        heard.has_begun.store(true, Ordering::Relaxed);
-        answer(app.clone(), request, peer, settings, Arc::clone(&heard))
-    });
-    let serving = server.serve_connection(TokioIo::new(stream), service);
-    let mut serving = pin!(serving);
-    let (mut is_closing, mut is_timed) = (false, false);
-    let ended = loop {
-        tokio::select! {
-            // What has come is read first: shut down before that, hyper would
-            // close the connection without an answer.
-            biased;
-            ended = &mut serving => break ended,
-            () = closing.cancelled(), if !is_closing => {
-                is_closing = true;
-                serving.as_mut().graceful_shutdown();
-            }
-            // Until the protocol version is known hyper's own timer does not run.
-            () = tokio::time::sleep_until(deadline), if !is_timed => {
-                is_timed = true;
-                if !talk.has_begun.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-        }
-    };
-    if let Err(error) = ended {
-        // Broken and impolite clients are daily business.
-        tracing::debug!(error, %peer, "connection ended");
-    }
-}
-
-/// Waits for the first bytes; `false` when none came, in time or while there
-/// was time. Who has just connected is about to send a request, and is not
-/// turned away because the node stops at that moment.
-async fn has_words(stream: &TcpStream, closing: &CancellationToken, deadline: Instant) -> bool {
-    let mut first = [0];
-    let closed = async {
-        closing.cancelled().await;
-        sleep(FIRST_WORD).await;
-    };
-    tokio::select! {
-        biased;
-        // Not `readable`, which may be mistaken.
-        peeked = stream.peek(&mut first) => peeked.is_ok_and(|bytes| bytes > 0),
-        () = closed => false,
-        () = tokio::time::sleep_until(deadline) => false,
-    }
-}
-
-async fn answer<S>(
-    app: S,
-    request: Request<Incoming>,
-    peer: SocketAddr,
-    settings: ListenerSettings,
-    talk: Arc<Talk>,
-) -> Result<Response<Body>, Infallible>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    if header_bytes(request.headers()) > settings.max_header_bytes {
-        return Ok(too_large(settings.max_header_bytes));
-    }
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(Peer(peer));
-    let has_version_1 = request.version() <= Version::HTTP_11;
-    let mut response = app.oneshot(request).await?;
-    if has_version_1 && talk.draining.load(Ordering::Relaxed) {
-        // hyper closes the connection after an answer that says so.
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
-    }
-    Ok(response)
-}
-
-fn header_bytes(headers: &HeaderMap) -> usize {
-    headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum()
-}
-
-fn too_large(limit: usize) -> Response<Body> {
-    RestError::new(
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "headers_too_large",
-        format!("the request's headers are larger than {limit} bytes (limits.headers)"),
-    )
-    .into_response()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use axum::{Router, routing::get};
 use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::timeout,
@@ -104,7 +105,7 @@ async fn http1_requests_are_answered() {
 async fn http2_is_spoken_with_prior_knowledge() {
     let node = node(settings()).await;
     let io = TokioIo::new(node.connect().await);
-    let executor = Streams(node.tasks.clone());
+    let executor = connection::Streams(node.tasks.clone());
     let shaken = hyper::client::conn::http2::handshake(executor, io).await;
     let (mut client, connection) = shaken.expect("a handshake");
     let driving = node.tasks.clone();
