@@ -116,7 +116,7 @@ async fn look(loaded: &Loaded, node: &Node) -> Vec<Finding> {
         .iter()
         .any(|setting| setting.key.starts_with("engine."));
     let (store, engine, port, containers) = tokio::join!(
-        redis::look(config),
+        redis::look(config, is_engine_wanted),
         engine::look(config, is_engine_wanted),
         machine::port(config),
         containers::look(config, node),

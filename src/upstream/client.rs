@@ -55,6 +55,13 @@ const ERROR_BODY: usize = 64 * 1024;
 /// back has another address, and whoever dials the last one waits for nothing.
 const NEAR: Duration = Duration::from_millis(500);
 
+/// A machine that vanishes says nothing: after ten seconds of silence its kernel
+/// is asked, and after three questions without an answer, 25 s in all, what
+/// waits for it has failed. A server that takes long is not asked itself.
+const SILENCE: Duration = Duration::from_secs(10);
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
+const ASKED_TIMES: u32 = 3;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
@@ -174,7 +181,9 @@ impl HttpClient {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive(Some(SILENCE));
+        tcp.set_keepalive_interval(Some(ASKED_AGAIN));
+        tcp.set_keepalive_retries(Some(ASKED_TIMES));
         let tls = HttpsConnectorBuilder::new()
             .with_tls_config((*settings.tls).clone())
             .https_or_http()

@@ -1,4 +1,4 @@
-//! Redis: reachable, new enough, set up not to forget, near.
+//! Redis: reachable, new enough, set up not to forget, near, closed to strangers.
 
 use std::time::Duration;
 
@@ -16,15 +16,31 @@ const SLOW: Duration = Duration::from_millis(20);
 /// Session tokens are judged by the clocks of nodes.
 const CLOCK: Duration = Duration::from_secs(5);
 
-pub(super) async fn look(config: &Config) -> Vec<Finding> {
+/// `is_engine_wanted`: whether servers are deployed beside it.
+pub(super) async fn look(config: &Config, is_engine_wanted: bool) -> Vec<Finding> {
     let Some(redis) = &config.redis else {
         let found = "none configured: the store is embedded, the fleet is one node";
         return vec![Finding::good("redis", found)];
     };
-    match examine(&settings(redis)).await {
+    let mut findings: Vec<_> = match examine(&settings(redis)).await {
         Ok(masters) => masters.iter().flat_map(judge).collect(),
-        Err(unusable) => vec![Finding::wrong("redis", unusable.why, unusable.cure)],
+        Err(unusable) => return vec![Finding::wrong("redis", unusable.why, unusable.cure)],
+    };
+    if is_engine_wanted {
+        findings.extend(openness(redis.url.reveal()));
     }
+    findings
+}
+
+/// A node cannot see which networks Redis is in, only whether it asks who comes.
+fn openness(url: &str) -> Option<Finding> {
+    let has_password = url::Url::parse(url).is_ok_and(|url| url.password().is_some());
+    (!has_password).then(|| {
+        let found = "asks for no password: deployed servers with a way out may reach it, and change all the fleet knows";
+        let cure = "set a password (requirepass, or a user of its own) and redis.password, or keep Redis on \
+                    a network that containers cannot reach";
+        Finding::warning("redis access", found, cure)
+    })
 }
 
 fn settings(redis: &Redis) -> RedisSettings {
@@ -120,6 +136,21 @@ mod tests {
     fn results(master: &Examined) -> Vec<(&'static str, Verdict)> {
         let findings = judge(master);
         findings.iter().map(|it| (it.check, it.result)).collect()
+    }
+
+    #[test]
+    fn a_redis_for_everybody_is_a_trouble_where_servers_are_deployed() {
+        for open in [
+            "redis://r:6379",
+            "redis-cluster://r:1?node=s:2",
+            "redis://me@r",
+        ] {
+            let finding = openness(open).expect("a warning");
+            assert_eq!(finding.result, Verdict::Warning, "{open}");
+        }
+        for closed in ["redis://:word@r:6379", "rediss-sentinel://me:word@r"] {
+            assert_eq!(openness(closed), None, "{closed}");
+        }
     }
 
     #[test]
