@@ -3,9 +3,9 @@
 //!
 //! Losing the connection must not cancel the call: it is carried by whoever
 //! waits for its answer, and goes on as a task of its own when that one goes
-//! away, when there is more than an answer to send, or when it takes long. What it sends is also written to the stream's log as soon as
-//! there is more than one answer to send, so that the client can resume on any
-//! node. Answers to questions come back through a mailbox, from any node.
+//! away, when there is more than an answer to send, or when it takes long. What
+//! it sends is also written to the stream's log as soon as there is more than
+//! one answer to send, so that the client can resume on any node. Answers to questions come back through a mailbox, from any node.
 
 mod beside;
 mod carrier;
@@ -22,7 +22,7 @@ pub(super) use self::carrier::mailbox_address;
 pub(crate) use self::running::Running;
 use self::{
     carrier::{Carrier, Out},
-    running::Listed,
+    running::{Cancelled, Listed},
 };
 use super::{Call, Relay, RelayError, event_log::EventLog};
 use crate::{
@@ -71,6 +71,7 @@ pub struct Flow {
     log: Arc<EventLog>,
     /// The call, while it is no task of its own.
     carrier: Option<BoxFuture<'static, ()>>,
+    cancelled: Cancelled,
     begun: Instant,
     tasks: Tasks,
     span: Span,
@@ -107,6 +108,12 @@ impl Flow {
         .await
     }
 
+    /// Whether the call was cancelled because its session ended.
+    #[must_use]
+    pub fn session_has_ended(&self) -> bool {
+        self.cancelled.session_has_ended()
+    }
+
     /// Lets the call go on by itself.
     fn detach(&mut self) {
         let ending = self.tasks.ending();
@@ -135,6 +142,7 @@ impl Drop for Flow {
         self.detach();
     }
 }
+
 /// Starts a call on behalf of a legacy client.
 pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: Call) -> Flow {
     let (items, received) = mpsc::channel(BACKLOG);
@@ -146,10 +154,11 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
     let (listed, cancelled) = Listed::new(relay, session, id);
     let out = Out::new(items, Arc::clone(&log));
     let carrier = Carrier::new(relay, session, id, call, out);
+    let token = cancelled.token.clone();
     let carrier = Box::pin(async move {
         let _listed = listed;
         tokio::select! {
-            () = cancelled.cancelled() => {}
+            () = token.cancelled() => {}
             () = carrier.run() => {}
         }
     });
@@ -157,6 +166,7 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         items: received,
         log,
         carrier: Some(carrier),
+        cancelled,
         begun: Instant::now(),
         tasks: relay.tasks.clone(),
         span: Span::current(),

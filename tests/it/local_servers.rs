@@ -75,7 +75,8 @@ async fn a_session_is_in_one_process_whichever_node_is_asked() {
     assert_eq!(session.through(b).delete().await, 204);
     eventually("its process ends", async || !is_running(first)).await;
     for node in [a, b, c] {
-        assert_eq!(status(&session.through(node)).await, 404);
+        let there = session.through(node);
+        eventually("the node knows", async || status(&there).await == 404).await;
     }
     let others = pid(&other.through(c)).await;
     assert!(is_running(others));

@@ -478,7 +478,12 @@ fn carry(
         let (id, gateway, server) = (id.clone(), Arc::clone(&gateway), server.clone());
         let session = Arc::clone(&session);
         async move {
-            let out = match flow.next().await? {
+            let Some(item) = flow.next().await else {
+                // Told once; a call that the client cancelled has no answer.
+                let is_over = record.take().is_some() && flow.session_has_ended();
+                return is_over.then(|| (over(&id), (flow, record)));
+            };
+            let out = match item {
                 Item::Message { id, message } => {
                     note_change(&gateway, &server, &message).await;
                     Out::Message { id, message }
@@ -532,6 +537,11 @@ async fn gone(gateway: &Gateway, session: &Session, id: &RequestId) -> Out {
         };
     }
     gateway.sessions.end(session).await;
+    over(id)
+}
+
+/// The session has ended while the call ran.
+fn over(id: &RequestId) -> Out {
     Out::Gone {
         message: message::error_bytes(Some(id), &handshake::ended()),
     }

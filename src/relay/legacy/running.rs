@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio_util::sync::CancellationToken;
@@ -16,21 +19,36 @@ use crate::{
 
 /// The calls that run on this node, for those who want to cancel one.
 #[derive(Debug, Default)]
-pub(crate) struct Running(Mutex<HashMap<Arc<str>, HashMap<String, CancellationToken>>>);
+pub(crate) struct Running(Mutex<HashMap<Arc<str>, HashMap<String, Cancelled>>>);
+
+/// Whether a call was cancelled, and why.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cancelled {
+    pub(super) token: CancellationToken,
+    session_has_ended: Arc<AtomicBool>,
+}
+
+impl Cancelled {
+    /// Whether it was because its session ended, which the client has to be
+    /// told: it did not ask for that call to be cancelled.
+    pub(super) fn session_has_ended(&self) -> bool {
+        self.session_has_ended.load(Ordering::Acquire)
+    }
+}
 
 impl Running {
-    fn map(&self) -> MutexGuard<'_, HashMap<Arc<str>, HashMap<String, CancellationToken>>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<Arc<str>, HashMap<String, Cancelled>>> {
         // Single inserts and removes: a panic cannot leave the map in between.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, session: &Arc<str>, request: String) -> CancellationToken {
-        let token = CancellationToken::new();
+    fn add(&self, session: &Arc<str>, request: String) -> Cancelled {
+        let cancelled = Cancelled::default();
         self.map()
             .entry(Arc::clone(session))
             .or_default()
-            .insert(request, token.clone());
-        token
+            .insert(request, cancelled.clone());
+        cancelled
     }
 
     fn remove(&self, session: &Arc<str>, request: &str) {
@@ -46,14 +64,17 @@ impl Running {
     /// Cancels a call; `false` when it does not run here.
     pub(crate) fn cancel(&self, session: &str, request: &str) -> bool {
         let map = self.map();
-        let token = map.get(session).and_then(|requests| requests.get(request));
-        token.inspect(|token| token.cancel()).is_some()
+        let call = map.get(session).and_then(|requests| requests.get(request));
+        call.inspect(|call| call.token.cancel()).is_some()
     }
 
     /// Cancels every call of a session that ended.
     pub(crate) fn cancel_all(&self, session: &str) {
         if let Some(requests) = self.map().get(session) {
-            requests.values().for_each(CancellationToken::cancel);
+            for call in requests.values() {
+                call.session_has_ended.store(true, Ordering::Release);
+                call.token.cancel();
+            }
         }
     }
 }
@@ -66,12 +87,8 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// Lists a call; the token tells when somebody cancels it.
-    pub(super) fn new(
-        relay: &Arc<Relay>,
-        session: &Session,
-        id: &RequestId,
-    ) -> (Self, CancellationToken) {
+    /// Lists a call, for those who want to cancel it.
+    pub(super) fn new(relay: &Arc<Relay>, session: &Session, id: &RequestId) -> (Self, Cancelled) {
         let request = id.as_raw().get().to_owned();
         let cancelled = relay.running.add(&session.key, request.clone());
         let listed = Self {

@@ -13,6 +13,7 @@ use crate::support::{
     legacy_client::{Session, legacy},
     node::{Setup, TestCluster, node_with},
     redis::RedisServer,
+    wire,
 };
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -231,6 +232,11 @@ async fn g80_delete_ends_a_session_on_all_nodes() {
         let params = json!({"name": "wait", "_meta": {"progressToken": 1}});
         let mut running = there.open(json!(99), "tools/call", params).await;
         running.message().await;
+        let waiting = there.through(cluster.b());
+        let params = json!({"name": "wait"});
+        let waiting =
+            tokio::spawn(async move { waiting.open(json!(98), "tools/call", params).await });
+        server.wait_for("tools/call", 4).await;
         assert_eq!(here.delete().await, 204);
         assert_eq!(here.post(PING).await.status, 404);
         eventually("the other node knows", async || {
@@ -239,7 +245,12 @@ async fn g80_delete_ends_a_session_on_all_nodes() {
         .await;
         assert_eq!(there.stream().await.status, 404);
         // Its calls end, and the server's session with it.
-        assert_eq!(running.event().await, None, "{speaks:?}");
+        let told = running.answered().await;
+        assert_eq!(told.response["id"], 99, "{}", told.text);
+        assert!(told.response["error"].is_object(), "{}", told.text);
+        let refused = wire::within("the call", waiting).await.expect("no panic");
+        assert_eq!(refused.status, 404, "{speaks:?}");
+        assert_eq!(refused.answered().await.response["id"], 98);
         if !speaks.is_modern() {
             let id = server.seen("tools/call")[0]
                 .header("mcp-session-id")
