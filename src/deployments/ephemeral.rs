@@ -2,12 +2,14 @@
 //! nobody has deployed.
 //!
 //! Such a container is a helper by its label. It is removed when whoever asked
-//! has the answer or no more patience; one that outlives its node is removed
-//! with other things nobody uses ([`Docker::remove_unused`]).
+//! has the answer or no more patience, but not before the engine has made it:
+//! removed while it is made, it would stay. One that outlives its node is
+//! removed with other things nobody uses ([`Docker::remove_unused`]).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 use crate::{
     balance::Policy,
@@ -26,7 +28,7 @@ const PURPOSE: &str = "discovery";
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts servers for a question.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Containers {
     docker: Arc<Docker>,
     signer: Signer,
@@ -97,15 +99,21 @@ impl EphemeralSource for Containers {
             self.signer.public().fleet_id(),
             hex(&rand::random::<[u8; 4]>())
         );
-        // Before anything is made: whoever drops this future removes it.
         let guard = Removed {
             docker: Arc::clone(&self.docker),
             tasks: self.tasks.clone(),
             name: name.clone(),
         };
-        let url = self.run(&name, spec).await;
-        let url = url.map_err(|error| error.to_string())?;
+        let (tell, told) = oneshot::channel();
+        let (containers, made, of) = (self.clone(), name.clone(), spec.clone());
+        self.tasks.spawn_brief(async move {
+            let url = containers.run(&made, &of).await;
+            // Where nobody waits any more, this drops the guard.
+            tell.send((url, guard)).ok();
+        });
         let ended = || "its container ended at once".to_owned();
+        let (url, guard) = told.await.map_err(|_| "the node is stopping".to_owned())?;
+        let url = url.map_err(|error| error.to_string())?;
         let uri = url.parse().map_err(|_| ended())?;
         let server = ServerId::try_from("discovery").map_err(|error| error.to_string())?;
         let replica = Replica::new(server.clone(), Endpoint::Http(uri), 1);

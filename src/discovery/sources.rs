@@ -1,9 +1,9 @@
 //! Those who can be asked for the tools of a template.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::Uri;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::EphemeralSource;
 use crate::{
@@ -14,7 +14,12 @@ use crate::{
     mcp::{method::ListKind, version::Version},
     servers::{Endpoint, Replica, Server},
     templates::{Settings, Template},
+    upstream::UpstreamError,
 };
+
+/// Pauses before a container that does not listen yet is asked again.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
 
 /// What a source tells.
 #[derive(Debug)]
@@ -76,7 +81,8 @@ pub(super) async fn endpoint(
     let timeout = deadline.saturating_duration_since(Instant::now());
     let replicas = vec![Arc::new(replica)];
     let server = Server::new(id, replicas, Policy::default(), timeout, "discovery");
-    asked(lists, &Arc::new(server), deadline).await
+    let server = Arc::new(server);
+    told(lists.ask(&server, ListKind::Tools, deadline).await)
 }
 
 /// A container that runs as long as this future.
@@ -95,7 +101,33 @@ pub(super) async fn ephemeral(
         broken(format!("it does not run without {}", keys.join(", ")))
     })?;
     let running = source.start(&spec).await.map_err(broken)?;
-    asked(lists, &running.server, deadline).await
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let listed = lists.ask(&running.server, ListKind::Tools, deadline).await;
+        match listed {
+            Err(error) if is_not_up(&error) && Instant::now() + pause < deadline => {
+                sleep(pause).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+            listed => return told(listed),
+        }
+    }
+}
+
+/// Whether a server that has just been started may answer if asked again.
+fn is_not_up(error: &ListError) -> bool {
+    let ListError::Upstream { error, .. } = error else {
+        return false;
+    };
+    matches!(
+        error.root(),
+        UpstreamError::ConnectFailed(_)
+            | UpstreamError::NotTaken(..)
+            | UpstreamError::Closed {
+                before_headers: true,
+                ..
+            }
+    )
 }
 
 /// The list that is part of the template.
@@ -107,8 +139,7 @@ pub(super) fn own_list(template: &Template) -> Result<Items, String> {
     Items::join(&tools).map_err(|error| error.to_string())
 }
 
-async fn asked(lists: &Lists, server: &Arc<Server>, deadline: Instant) -> Asked {
-    let listed = lists.ask(server, ListKind::Tools, deadline).await;
+fn told(listed: Result<Items, ListError>) -> Asked {
     listed
         .map(|tools| Answer {
             tools,
@@ -118,7 +149,6 @@ async fn asked(lists: &Lists, server: &Arc<Server>, deadline: Instant) -> Asked 
 }
 
 fn list_failed(error: &ListError) -> Failed {
-    use crate::upstream::UpstreamError;
     let kind = match error {
         ListError::Upstream { error, .. } => match error.root() {
             UpstreamError::ConnectFailed(_) | UpstreamError::SpawnFailed(_) => Failure::Unreachable,

@@ -69,10 +69,12 @@ fn names(discovered: &Discovered) -> Vec<String> {
     tools.map(name).collect()
 }
 
-/// Starts the demo server, or takes for ever.
+/// Starts the demo server at once or after a while, or takes for ever.
 #[derive(Debug, Default)]
 struct Starts {
     hangs: bool,
+    /// Connections are broken off at first, then refused, then served.
+    listens_late: bool,
     begun: AtomicUsize,
     ended: Arc<AtomicUsize>,
 }
@@ -95,7 +97,11 @@ impl EphemeralSource for Starts {
             std::future::pending::<()>().await;
         }
         let id = ServerId::try_from("short-lived").expect("a name");
-        let replica = Arc::new(Replica::new(id.clone(), Endpoint::Demo, 1));
+        let endpoint = match self.listens_late {
+            true => Endpoint::Http(late_server().await.parse().expect("an address")),
+            false => Endpoint::Demo,
+        };
+        let replica = Arc::new(Replica::new(id.clone(), endpoint, 1));
         let timeout = Duration::from_secs(5);
         let server = Server::new(id, vec![replica], Policy::default(), timeout, "test");
         Ok(Ephemeral {
@@ -103,6 +109,21 @@ impl EphemeralSource for Starts {
             guard: Box::new(guard),
         })
     }
+}
+
+/// The address of a demo server that only listens once somebody has asked.
+async fn late_server() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listen = port.local_addr().expect("an address");
+    tokio::spawn(async move {
+        drop(port.accept().await.expect("somebody asks"));
+        drop(port);
+        let mut config = Config::default();
+        config.node.listen = listen;
+        let node = Gateway::build(config, Arc::new(Metrics::new())).await;
+        node.expect("a node").run().await.expect("it serves");
+    });
+    format!("http://{listen}/mcp/demo")
 }
 
 #[tokio::test]
@@ -199,6 +220,20 @@ async fn a_container_is_started_when_the_endpoint_refuses_and_ended_afterwards()
     assert_eq!(found.found.source, Source::Ephemeral);
     assert_eq!(found.found.silent[0].source, Source::Endpoint);
     assert_eq!(starts.ended.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_listen_yet_is_asked_again() {
+    let asking = Asking::about(OWN).await;
+    let starts = Arc::new(Starts {
+        listens_late: true,
+        ..Starts::default()
+    });
+    let discovery = &asking.node.gateway().discovery;
+    discovery.starts_by(Arc::clone(&starts) as Arc<dyn EphemeralSource>);
+    let found = asking.tools().await.expect("tools");
+    assert_eq!(found.found.source, Source::Ephemeral, "{found:?}");
+    assert_eq!(names(&found).len(), 3);
 }
 
 #[tokio::test]
