@@ -330,11 +330,24 @@ impl Lists {
         let served = self
             .cache
             .get(&key, &self.settings.durations, fetch, deadline)
-            .await?;
+            .await;
+        let served = match served.map_err(ListError::from) {
+            // A fetch has less time than a call may take.
+            Err(error) if error.is_late() => {
+                self.not_kept.insert(slot, ());
+                return Ok(None);
+            }
+            served => served?,
+        };
         self.metrics.cache(method, served.status);
         let Listing::Read(read) = &*served.value else {
             return Err(foreign(server, method));
         };
+        if !read.is_complete() {
+            // What the server asks, it asks whoever can answer.
+            self.not_kept.insert(slot, ());
+            return Ok(None);
+        }
         if served.status == CacheStatus::Bypass {
             self.not_kept.insert(slot, ());
         }

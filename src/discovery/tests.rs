@@ -112,6 +112,7 @@ impl EphemeralSource for Starts {
 }
 
 /// The address of a demo server that only listens once somebody has asked.
+#[expect(clippy::disallowed_methods, reason = "ends with the test")]
 async fn late_server() -> String {
     let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let listen = port.local_addr().expect("an address");

@@ -167,7 +167,7 @@ async fn dispatch(incoming: Incoming, body: Bytes) -> Response<Body> {
     };
     let version = match mcp_header::single(&incoming.headers, &mcp_header::PROTOCOL_VERSION) {
         Ok(version) => version,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, None, &error),
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, parsed.id(), &error),
     };
     let has_session = incoming.headers.contains_key(&mcp_header::SESSION_ID);
     match classify::classify(parsed, version, has_session) {

@@ -267,6 +267,10 @@ pub(super) fn object(body: &[u8], limits: &Limits) -> Result<Box<Raw>, RestError
 pub(super) fn check_call(params: &Raw, required: &'static str) -> Result<(), RestError> {
     let object = RawObject::parse(params)
         .map_err(|_| RestError::bad_request("the parameters have to be a JSON object"))?;
+    if let Some(name) = object.repeated_name() {
+        let message = format!("{name:?} is there more than once");
+        return Err(RestError::bad_request(message));
+    }
     if object.get_str(required).is_none() {
         let message = format!("{required:?} is missing or not text");
         return Err(RestError::bad_request(message));

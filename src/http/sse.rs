@@ -38,9 +38,9 @@ use crate::{
         method, sse,
     },
     rates::Client,
-    relay::{Letter, Mailbox},
+    relay::{Delivery, Letter, Mailbox},
     session::Session,
-    store::RecordKey,
+    store::{RecordKey, StoreError},
 };
 
 /// Events a slow client may be behind.
@@ -303,8 +303,8 @@ async fn initialize(incoming: &Incoming, name: &str, request: &Request<'_>) -> R
     };
     let letter = Letter::Message(message::response_bytes(&request.id, &answer));
     match gateway.relay.mailboxes.send(&address(name), letter).await {
-        Ok(crate::relay::Delivery::Delivered) => stream::empty(StatusCode::ACCEPTED),
-        Ok(crate::relay::Delivery::NobodyThere) => {
+        Ok(Delivery::Delivered) => stream::empty(StatusCode::ACCEPTED),
+        Ok(Delivery::NobodyThere) => {
             let error = RpcError::invalid_request("this stream is gone: connect to it anew");
             refuse(StatusCode::NOT_FOUND, None, &error)
         }
@@ -335,24 +335,20 @@ async fn opened(
         .sessions
         .open(hello, incoming.principal)
         .ok_or_else(|| failed("the session could not be opened"))?;
+    let cannot_be_opened = |error: StoreError| {
+        tracing::warn!(%error, "an HTTP+SSE session could not be opened");
+        failed("sessions of this transport cannot be opened now: use Streamable HTTP")
+    };
+    // The client names the stream: nothing is kept for one that is not there.
+    let letter = Letter::Opened(id.clone());
+    let told = gateway.relay.mailboxes.send(&address(name), letter).await;
+    if told.map_err(cannot_be_opened)? == Delivery::NobodyThere {
+        return Err(failed("this stream is gone: connect to it anew"));
+    }
     let record = RecordKey::Stream(name.into());
     let ttl = Some(gateway.config.limits.session_max_age);
-    gateway
-        .store
-        .put(&record, Bytes::from(id.clone()), ttl)
-        .await
-        .map_err(|error| {
-            tracing::warn!(%error, "an HTTP+SSE session could not be recorded");
-            failed("sessions of this transport cannot be opened now: use Streamable HTTP")
-        })?;
-    if let Err(error) = gateway
-        .relay
-        .mailboxes
-        .send(&address(name), Letter::Opened(id))
-        .await
-    {
-        tracing::warn!(%error, "a stream did not learn of its session");
-    }
+    let put = gateway.store.put(&record, Bytes::from(id), ttl).await;
+    put.map_err(cannot_be_opened)?;
     Ok(Answer::Result(result))
 }
 

@@ -53,6 +53,12 @@ impl ReadResult {
         })
     }
 
+    /// Whether it is the content, and not a question.
+    pub(super) fn is_complete(&self) -> bool {
+        let raw: Option<&Raw> = serde_json::from_slice(&self.raw).ok();
+        raw.is_some_and(|raw| shape::result_type(raw) == "complete")
+    }
+
     pub(super) fn weight(&self) -> usize {
         128
     }

@@ -124,6 +124,17 @@ pub enum Body<'a> {
     Batch(Vec<Result<Message<'a>, MessageError>>),
 }
 
+impl Body<'_> {
+    /// The id to answer with; `None` where there is none, or many.
+    #[must_use]
+    pub fn id(&self) -> Option<&RequestId> {
+        match self {
+            Self::Single(Message::Request(request)) => Some(&request.id),
+            Self::Single(Message::Notification(_) | Message::Response(_)) | Self::Batch(_) => None,
+        }
+    }
+}
+
 /// How a request was answered, borrowed from the message.
 #[derive(Debug, Clone, Copy)]
 pub enum AnswerRef<'a> {

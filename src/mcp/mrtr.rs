@@ -50,9 +50,13 @@ impl InputRequired {
     /// When it does, but not as the protocol has it, or asks more than
     /// [`MAX_QUESTIONS`].
     pub fn parse(result: &Raw) -> Result<Option<Self>, MalformedInputRequired> {
-        let asks =
-            json::member_str(result, "resultType").is_some_and(|kind| kind == INPUT_REQUIRED);
-        if !asks {
+        let kind = match json::members(result, ["resultType"]) {
+            Ok([kind]) => kind.and_then(json::as_str),
+            // Said twice, it is what whoever reads it makes of it.
+            Err(Unreadable::Repeated(_)) => return Err(MalformedInputRequired),
+            Err(Unreadable::NotAnObject) => None,
+        };
+        if kind.is_none_or(|kind| kind != INPUT_REQUIRED) {
             return Ok(None);
         }
         let [requests, state] = json::members(result, [INPUT_REQUESTS, REQUEST_STATE])

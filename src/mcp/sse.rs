@@ -17,6 +17,15 @@ pub struct SseEvent {
     pub retry_ms: Option<u64>,
 }
 
+impl SseEvent {
+    /// Whether it carries a protocol message: others are pings and the like
+    /// that servers made up.
+    #[must_use]
+    pub fn is_message(&self) -> bool {
+        !self.data.is_empty() && self.event.as_deref().is_none_or(|name| name == "message")
+    }
+}
+
 /// An event exceeds the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of the stream is larger than {limit} bytes")]

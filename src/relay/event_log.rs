@@ -131,7 +131,12 @@ pub(crate) struct Replay {
     watch: StreamWatch,
     store: Arc<dyn Store>,
     read: std::collections::VecDeque<Logged>,
+    /// The last read brought as many as it may: there may be more.
+    has_more: bool,
 }
+
+/// Events read at once.
+const READ: u32 = 256;
 
 impl Replay {
     /// Continues after `last_event_id`; `None` when that is no event of a stream we still have.
@@ -161,6 +166,7 @@ impl Replay {
             watch,
             store: Arc::clone(store),
             read: std::collections::VecDeque::new(),
+            has_more: false,
         };
         Ok(replay.fill().await?.then_some(replay))
     }
@@ -171,8 +177,14 @@ impl Replay {
     }
 
     /// The events there are, without those to come.
-    pub(crate) fn into_read(self) -> std::collections::VecDeque<Logged> {
-        self.read
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub(crate) async fn into_read(
+        mut self,
+    ) -> Result<std::collections::VecDeque<Logged>, StoreError> {
+        while self.has_more && self.fill().await? {}
+        Ok(self.read)
     }
 
     /// The next event. Ends with the last one, or when the log is gone.
@@ -181,19 +193,26 @@ impl Replay {
             if let Some(logged) = self.read.pop_front() {
                 return Some(logged);
             }
-            self.watch.changed().await;
+            if !self.has_more {
+                self.watch.changed().await;
+            }
             match self.fill().await {
                 Ok(true) => {}
                 Ok(false) => return None,
-                Err(error) => tracing::debug!(%error, "a resumed stream waits for the store"),
+                Err(error) => {
+                    tracing::debug!(%error, "a resumed stream waits for the store");
+                    self.has_more = false;
+                }
             }
         }
     }
 
     async fn fill(&mut self) -> Result<bool, StoreError> {
-        let Some(entries) = self.store.read(&self.key, self.position, 256).await? else {
+        let entries = self.store.read(&self.key, self.position, READ).await?;
+        let Some(entries) = entries else {
             return Ok(false);
         };
+        self.has_more = entries.len() == READ as usize;
         for (position, payload) in entries {
             self.position = position;
             let id = format!("{}-{}", self.stream, position.0);
@@ -205,5 +224,40 @@ impl Replay {
             });
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn a_long_log_is_read_to_its_end() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let session: Arc<str> = "s".into();
+        let key = StreamKey::Events {
+            session: Arc::clone(&session),
+            stream: "t".into(),
+        };
+        let bounds = StreamBounds {
+            max_entries: 1000,
+            ttl: std::time::Duration::from_secs(60),
+        };
+        store.open_stream(&key, bounds).await.expect("opened");
+        for _ in 0..600 {
+            let payload = Bytes::from_static(&[MORE]);
+            store.append(&key, payload, bounds).await.expect("written");
+        }
+        let replay = async || {
+            let replay = Replay::begin(&session, "t-0", &store).await;
+            replay.expect("reachable").expect("a stream")
+        };
+        assert_eq!(replay().await.into_read().await.expect("read").len(), 600);
+        // Nothing is added: whoever waited for that would wait for ever.
+        let mut following = replay().await;
+        for _ in 0..600 {
+            assert!(following.next().await.is_some());
+        }
     }
 }

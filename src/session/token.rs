@@ -15,7 +15,7 @@ use crate::{
 
 /// Longer self-descriptions are left out of the token: the id has to fit in a header.
 const MAX_CLIENT_INFO: usize = 1024;
-/// Longer capabilities are reduced to those the protocol knows.
+/// Of longer capabilities only the kinds of questions are kept.
 const MAX_CAPABILITIES: usize = 2048;
 
 /// The content of a session id.
@@ -46,7 +46,7 @@ impl Token {
         let capabilities = if capabilities.get().len() <= MAX_CAPABILITIES {
             capabilities.to_owned()
         } else {
-            hello.capabilities.for_legacy(hello.version)
+            hello.capabilities.questions_only()
         };
         Self {
             random: rand::random(),

@@ -73,7 +73,7 @@ async fn follow(link: &Arc<Link>, shared: &Arc<Shared>, mut events: EventReader)
             Ok(None) => return ended(),
             Err(error) => return error,
         };
-        if event.data.is_empty() || event.event.as_deref().is_some_and(|name| name != "message") {
+        if !event.is_message() {
             continue;
         }
         if let Err(error) = incoming::read(&event.data, &mut messages) {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     ids::ReplicaId,
-    mcp::{error::RpcError, header, version::Version},
+    mcp::{Raw, error::RpcError, header, message::RequestId, version::Version},
 };
 
 /// How messages reach the replica.
@@ -102,7 +102,7 @@ impl Link {
         }
         let status = response.status();
         let (error, body) = failure(response, deadline).await;
-        if self.has_id() && is_session_loss(status, &error, body.as_ref()) {
+        if self.has_id() && is_session_loss(status, &error, body.as_ref(), None) {
             self.mark_lost();
             return Err(UpstreamError::SessionLost);
         }
@@ -162,11 +162,13 @@ pub(super) fn session_headers(version: Version, id: Option<&HeaderValue>) -> Hea
 /// Whether a refusal of a request with a session header means that the server
 /// no longer knows the session. The protocol says 404; rmcp before 1.0 says a
 /// bare 401, and several servers made with the TypeScript and Python SDKs say
-/// 400 in words.
+/// 400 in words. Words in an error that carries the request's own id are the
+/// server's answer to it: it may have done something, and is not asked again.
 pub(super) fn is_session_loss(
     status: StatusCode,
     error: &UpstreamError,
     body: Option<&Bytes>,
+    request: Option<&RequestId>,
 ) -> bool {
     let UpstreamError::Http {
         text,
@@ -180,9 +182,15 @@ pub(super) fn is_session_loss(
         StatusCode::NOT_FOUND => true,
         StatusCode::UNAUTHORIZED => www_authenticate.is_none(),
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
-            let said = body
-                .and_then(error_message)
-                .unwrap_or_else(|| text.to_string());
+            let said = body.and_then(|body| serde_json::from_slice::<Said<'_>>(body).ok());
+            let id = said
+                .as_ref()
+                .and_then(|said| RequestId::parse(said.id?).ok());
+            if id.is_some() && id.as_ref() == request {
+                return false;
+            }
+            let message = said.and_then(|said| RpcError::parse(said.error));
+            let said = message.map_or_else(|| text.to_string(), |error| error.message);
             let said = said.to_ascii_lowercase();
             ["session", "not initialized", "expect initialize"]
                 .iter()
@@ -192,19 +200,19 @@ pub(super) fn is_session_loss(
     }
 }
 
-fn error_message(body: &Bytes) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        error: &'a crate::mcp::Raw,
-    }
-    let body: Body<'_> = serde_json::from_slice(body).ok()?;
-    RpcError::parse(body.error).map(|error| error.message)
+/// What an error's body says.
+#[derive(serde::Deserialize)]
+struct Said<'a> {
+    #[serde(borrow)]
+    error: &'a Raw,
+    #[serde(borrow, default)]
+    id: Option<&'a Raw>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::json;
 
     fn refusal(status: u16, www_authenticate: bool, text: &str) -> (StatusCode, UpstreamError) {
         let status = StatusCode::from_u16(status).unwrap();
@@ -248,13 +256,28 @@ mod tests {
         ];
         for (status, auth, text, lost) in cases {
             let (code, error) = refusal(status, auth, text);
-            assert_eq!(is_session_loss(code, &error, None), lost, "{status} {text}");
+            let is_lost = is_session_loss(code, &error, None, None);
+            assert_eq!(is_lost, lost, "{status} {text}");
         }
         let (code, error) = refusal(400, false, "{..");
         let body = Bytes::from_static(
             br#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Session terminated"},"id":null}"#,
         );
-        assert!(is_session_loss(code, &error, Some(&body)));
+        let id = |raw: &str| RequestId::parse(&json::raw(&raw)).unwrap();
+        let own = id("17");
+        assert!(is_session_loss(code, &error, Some(&body), Some(&own)));
+        let answer = Bytes::from_static(
+            br#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"checkout session not found"},"id":"17"}"#,
+        );
+        assert!(!is_session_loss(code, &error, Some(&answer), Some(&own)));
+        // The Python SDK has one id for all that concerns no request.
+        let server_error = id("server-error");
+        assert!(is_session_loss(
+            code,
+            &error,
+            Some(&answer),
+            Some(&server_error)
+        ));
     }
 
     #[test]

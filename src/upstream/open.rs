@@ -204,7 +204,7 @@ pub(super) async fn read_whole(
             .await
             .map_err(|_| UpstreamError::TimedOut { sent: true })??;
         let event = event.ok_or_else(never_answered)?;
-        if event.data.is_empty() {
+        if !event.is_message() {
             continue;
         }
         read(&event.data, &mut messages)?;

@@ -303,7 +303,7 @@ async fn begin_legacy(
         let refused = UpstreamError::Refused { status, answer };
         return Err(Failure::Doubted(Box::new(Err(refused))));
     }
-    if has_session && is_session_loss(status, &error, body.as_ref()) {
+    if has_session && is_session_loss(status, &error, body.as_ref(), Some(id)) {
         let said = answer.filter(|_| code == Some(METHOD_NOT_FOUND));
         return Err(Failure::SessionLost(said));
     }

@@ -182,7 +182,7 @@ impl EventStream {
             let error = match reader.next().await {
                 Ok(Some(event)) => {
                     self.note(&event);
-                    if event.data.is_empty() {
+                    if !event.is_message() {
                         continue;
                     }
                     return Ok(Item::Event(event));

@@ -26,6 +26,7 @@ use crate::{
     mcp::{error::RpcError, header as mcp_header, json, message, method, sse, version::Version},
     relay::{event_log::Replay, standalone::Standalone},
     session::Session,
+    store::StoreError,
 };
 
 /// Events a slow client may be behind.
@@ -50,7 +51,10 @@ pub(crate) async fn get(incoming: Incoming) -> Response<Body> {
     let frames = match replay(&incoming, &session).await {
         Ok(Some(replay)) if !Standalone::is_standalone(replay.stream()) => replayed(replay),
         Ok(Some(replay)) => {
-            let missed = replay.into_read();
+            let missed = match replay.into_read().await {
+                Ok(missed) => missed,
+                Err(error) => return not_now(&error),
+            };
             let missed = missed
                 .into_iter()
                 .map(|event| sse::event(Some(&event.id), None, &event.message));
@@ -69,15 +73,16 @@ async fn replay(incoming: &Incoming, session: &Session) -> Result<Option<Replay>
     let Some(last) = last else { return Ok(None) };
     Replay::begin(&session.key, last, &incoming.gateway.store)
         .await
-        .map_err(|error| {
-            tracing::warn!(%error, "a stream cannot be resumed now");
-            let error = RpcError::internal("streams cannot be resumed now: try again");
-            let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            response
-        })
+        .map_err(|error| not_now(&error))
+}
+
+fn not_now(error: &StoreError) -> Response<Body> {
+    tracing::warn!(%error, "a stream cannot be resumed now");
+    let error = RpcError::internal("streams cannot be resumed now: try again");
+    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
+    let soon = HeaderValue::from_static("1");
+    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    response
 }
 
 /// The rest of a request's stream.

@@ -144,10 +144,15 @@ impl ClientCapabilities {
         ids
     }
 
-    /// The same ids as one text.
+    /// The same ids as one text, another for every other set of ids: clients
+    /// choose them, with spaces if they like.
     #[must_use]
     pub fn extension_list(&self) -> &Arc<str> {
-        let list = || self.extensions().join(" ").into();
+        let quoted = |id: &String| json::raw_str(id).get().to_owned();
+        let list = || {
+            let ids: Vec<_> = self.extensions().iter().map(quoted).collect();
+            ids.join(" ").into()
+        };
         self.0.extensions.get_or_init(list)
     }
 
@@ -205,6 +210,39 @@ impl ClientCapabilities {
             object.set("roots", RawObject::new().to_raw());
         }
         object.to_raw()
+    }
+
+    /// The kinds of questions the client takes, and nothing else it declared.
+    #[must_use]
+    pub fn questions_only(&self) -> Box<Raw> {
+        let declared = &self.0.input;
+        let object = |members: &[(&str, bool)]| {
+            let mut object = RawObject::new();
+            for (name, _) in members.iter().filter(|(_, is_declared)| *is_declared) {
+                object.set(*name, RawObject::new().to_raw());
+            }
+            object.to_raw()
+        };
+        let mut all = RawObject::new();
+        if declared.roots {
+            let changes = declared.roots_changed;
+            all.set(
+                "roots",
+                json::raw(&serde_json::json!({"listChanged": changes})),
+            );
+        }
+        if declared.sampling {
+            let kinds = [
+                ("tools", declared.sampling_tools),
+                ("context", declared.sampling_context),
+            ];
+            all.set("sampling", object(&kinds));
+        }
+        if declared.form || declared.url {
+            let kinds = [("form", declared.form), ("url", declared.url)];
+            all.set("elicitation", object(&kinds));
+        }
+        all.to_raw()
     }
 
     /// What a legacy upstream is told with `initialize`. A version that knows

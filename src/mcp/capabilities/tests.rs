@@ -26,6 +26,34 @@ const KINDS: [InputKind; 5] = [
 ];
 
 #[test]
+fn other_extensions_are_another_list() {
+    let one = client(r#"{"extensions":{"a b":{}}}"#);
+    let two = client(r#"{"extensions":{"b":{},"a":{}}}"#);
+    assert_ne!(one.extension_list(), two.extension_list());
+    let same = client(r#"{"extensions":{"a":{},"b":{"x":1}}}"#);
+    assert_eq!(two.extension_list(), same.extension_list());
+}
+
+#[test]
+fn long_capabilities_are_cut_to_the_questions_they_allow() {
+    for declared in [
+        r#"{"roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{},"tasks":{}}"#,
+        r#"{"sampling":{"context":{}},"elicitation":{"url":{}},"experimental":{"x":[1,2,3]}}"#,
+        r#"{"elicitation":{"form":{},"url":{}},"extensions":{"a":{}}}"#,
+        r#"{"extensions":{"a":{}},"experimental":{"x":1}}"#,
+    ] {
+        let long = client(declared);
+        let short = client(long.questions_only().get());
+        assert_eq!(
+            KINDS.map(|kind| short.allows(kind)),
+            KINDS.map(|kind| long.allows(kind)),
+            "{declared}"
+        );
+        assert!(short.as_raw().get().len() < 120, "{declared}");
+    }
+}
+
+#[test]
 fn questions_are_allowed_as_declared() {
     for (json, allowed) in [
         ("{}", [false, false, false, false, false]),

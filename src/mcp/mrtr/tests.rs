@@ -60,6 +60,8 @@ fn malformed_results_are_noticed() {
         let result = format!(r#"{{"resultType":"input_required"{rest}}}"#);
         assert!(parse(&result).is_err(), "{result}");
     }
+    let twice = r#"{"resultType":"complete","resultType":"input_required","requestState":"a"}"#;
+    assert!(parse(twice).is_err());
 }
 
 #[test]

@@ -161,7 +161,10 @@ async fn g50_questions_and_the_results_of_retries_are_not_kept() {
         let done = able.clone().params(answers).result(&node).await;
         assert_eq!(done["contents"][0]["text"], "secret");
     }
-    assert_eq!(server.seen("resources/read").len(), 4);
+    // The first question was asked on behalf of whoever reads the same: it is asked again.
+    assert_eq!(server.seen("resources/read").len(), 5);
+    let refused = read("doc://a").send(&node).await;
+    assert_eq!(refused.response["error"]["code"], -32021);
 }
 
 #[tokio::test]

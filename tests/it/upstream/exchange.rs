@@ -62,7 +62,7 @@ async fn events_come_in_order_wherever_chunks_end() {
     let server = RawServer::start(modern(|request| {
         let mut reply = Reply::sse();
         let text = format!(
-            ": hi\r\n\r\nevent: message\r\ndata: {}\r\n\r\ndata: {}\n\ndata: {}\n\n",
+            ": hi\r\n\r\nevent: ping\r\ndata: {{}}\r\n\r\nevent: message\r\ndata: {}\r\n\r\ndata: {}\n\ndata: {}\n\n",
             notice("notifications/one"),
             notice("notifications/two"),
             request.result(json!({"ok": true})),
