@@ -168,7 +168,7 @@ pub(super) async fn scale(args: ScaleArgs) -> Result<(), Failure> {
         no_wait: args.no_wait,
         node: args.node,
     };
-    change(one, "scale", body, Until::Ready).await
+    change(one, "scale", body, Until::Scaled).await
 }
 
 async fn change(args: OneArgs, step: &str, body: Value, until: Until) -> Result<(), Failure> {

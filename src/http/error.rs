@@ -4,6 +4,7 @@
 //! the cure where there is one: no addresses, no sources, nothing of our parts.
 //! The whole chain goes to the log.
 
+mod absent;
 mod deployments;
 mod limited;
 mod registry;
@@ -16,6 +17,7 @@ use std::{error::Error, fmt::Write as _, time::Duration};
 
 use http::StatusCode;
 
+pub(crate) use self::absent::Absent;
 pub use self::{
     limited::{rate_error, rate_failure},
     rest::RestError,

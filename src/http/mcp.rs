@@ -16,7 +16,7 @@ use crate::{
     gateway::Gateway,
     http::{
         body, caller,
-        error::{self, RpcFailure},
+        error::{self, Absent, RpcFailure},
     },
     ids::Principal,
     lists::Target,
@@ -66,7 +66,7 @@ pub(crate) async fn post_server(
 ) -> Response<Body> {
     match gateway.servers.get(&server) {
         Some(server) => post(gateway, Target::One(server), request).await,
-        None => unknown_server(&gateway, &server),
+        None => Absent::of(&gateway, &server).response(),
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) async fn get_server(
         Some(server) => {
             standalone::get(incoming(gateway, Target::One(server), client, headers)).await
         }
-        None => unknown_server(&gateway, &server),
+        None => Absent::of(&gateway, &server).response(),
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn delete_server(
         Some(server) => {
             legacy::delete(incoming(gateway, Target::One(server), client, headers)).await
         }
-        None => unknown_server(&gateway, &server),
+        None => Absent::of(&gateway, &server).response(),
     }
 }
 
@@ -287,11 +287,6 @@ pub(crate) fn no_place(error: &RpcError) -> RpcFailure {
         answer: Answer::error(error),
         retry_after: Some(std::time::Duration::from_secs(1)),
     }
-}
-
-pub(crate) fn unknown_server(gateway: &Gateway, name: &str) -> Response<Body> {
-    let error = RpcError::invalid_request(error::unknown_server_message(&gateway.servers, name));
-    refuse(StatusCode::NOT_FOUND, None, &error)
 }
 
 #[cfg(test)]

@@ -22,7 +22,11 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 pub(super) use self::once::Once;
-use super::{body, caller, error::RestError, record::Record};
+use super::{
+    body, caller,
+    error::{Absent, RestError},
+    record::Record,
+};
 use crate::{
     cache::CacheStatus,
     config::Limits,
@@ -232,7 +236,7 @@ pub(super) fn server(gateway: &Gateway, name: &str) -> Result<Arc<Server>, RestE
     gateway
         .servers
         .get(name)
-        .ok_or_else(|| RestError::unknown_server(&gateway.servers, name))
+        .ok_or_else(|| Absent::of(gateway, name).into())
 }
 
 /// The body as parameters: an object with the text `required` in it.

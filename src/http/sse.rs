@@ -20,11 +20,11 @@ use tokio::sync::mpsc;
 
 use super::{
     body, caller,
-    error::{self, RpcFailure},
+    error::{self, Absent, RpcFailure},
     mcp::{
         Incoming, accepts, legacy,
         legacy::{Out, Work},
-        refusal, refuse, standalone, stream, unknown_server,
+        refusal, refuse, standalone, stream,
     },
 };
 use crate::{
@@ -70,7 +70,7 @@ pub(crate) async fn open_server(
             )
             .await
         }
-        None => unknown_server(&gateway, &server),
+        None => Absent::of(&gateway, &server).response(),
     }
 }
 
@@ -215,7 +215,7 @@ pub(crate) async fn post_server(
 ) -> Response<Body> {
     match gateway.servers.get(&server) {
         Some(found) => post(gateway, Target::One(found), posted, request).await,
-        None => unknown_server(&gateway, &server),
+        None => Absent::of(&gateway, &server).response(),
     }
 }
 

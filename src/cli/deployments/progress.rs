@@ -26,6 +26,8 @@ const AWAY_LIMIT: Duration = Duration::from_secs(30);
 pub(super) enum Until {
     /// All replicas answer.
     Ready,
+    /// As many answer as are wanted: none of one that is stopped.
+    Scaled,
     /// Nothing of it runs.
     Stopped,
     /// Nothing of it is left.
@@ -36,6 +38,7 @@ impl Until {
     fn is_reached(self, deployment: &Deployment) -> bool {
         match self {
             Self::Ready => deployment.phase == "ready",
+            Self::Scaled => deployment.phase == "ready" || deployment.is_stopped(),
             Self::Stopped => deployment.phase == "stopped",
             Self::Gone => false,
         }
@@ -45,7 +48,7 @@ impl Until {
     fn is_hopeless(self, deployment: &Deployment) -> bool {
         let has_failed = deployment.phase == "failing"
             || (deployment.phase == "degraded" && deployment.is_final);
-        self == Self::Ready && has_failed
+        matches!(self, Self::Ready | Self::Scaled) && has_failed
     }
 }
 
@@ -64,7 +67,7 @@ pub(super) async fn wait(
             teller.end();
             return match until {
                 Until::Gone => Ok(None),
-                Until::Ready | Until::Stopped => {
+                Until::Ready | Until::Scaled | Until::Stopped => {
                     Err(Failure::Failed(format!("{name} was removed meanwhile")))
                 }
             };
@@ -84,6 +87,12 @@ pub(super) async fn wait(
         if until.is_hopeless(&deployment) || has_waited {
             teller.end();
             return Err(Failure::Failed(deployment.failure()));
+        }
+        if until == Until::Ready && deployment.is_stopped() {
+            teller.end();
+            let what =
+                format!("{name} was stopped meanwhile: `mcp-fleet restart {name}` starts it");
+            return Err(Failure::Failed(what));
         }
         sleep(LOOK).await;
     }

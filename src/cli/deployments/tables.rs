@@ -86,6 +86,11 @@ impl Deployment {
         }
     }
 
+    /// Whether it is to stand still.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.phase.as_str(), "stopping" | "stopped")
+    }
+
     pub(super) fn is_without_engine(&self) -> bool {
         self.phase == "engine_away" || (self.phase == "pending" && self.reason.is_some())
     }
@@ -178,6 +183,9 @@ pub(super) fn one(raw: &Raw) -> Result<String, serde_json::Error> {
     text.extend(reasons);
     if let Some(reason) = &one.reason {
         text.push_str(&format!("\n{reason}"));
+    }
+    if one.is_stopped() {
+        text.push_str(&format!("\n`mcp-fleet restart {}` starts it", one.name));
     }
     Ok(text)
 }

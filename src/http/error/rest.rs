@@ -27,7 +27,7 @@ pub struct RestError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
     /// The server's own error, as it was written.
     rpc: Option<Box<Raw>>,
 }
