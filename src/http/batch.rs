@@ -118,6 +118,10 @@ fn plan(gateway: &Gateway, call: &Raw) -> Result<(Arc<Server>, Box<Raw>), RestEr
 fn parameters(call: &Raw) -> Result<(String, Box<Raw>), RestError> {
     let mut params = RawObject::parse(call)
         .map_err(|_| RestError::bad_request("a call has to be a JSON object"))?;
+    if let Some(name) = params.repeated_name() {
+        let message = format!("{name:?} is there more than once");
+        return Err(RestError::bad_request(message));
+    }
     let server = params
         .get_str("server")
         .map(|server| server.into_owned())

@@ -298,3 +298,25 @@ pub(super) fn json(body: Bytes, status: Option<CacheStatus>) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_servers_would_read_in_two_ways_are_refused() {
+        let check = |body: &str| {
+            let params: Box<Raw> = serde_json::from_str(body).expect("JSON");
+            check_call(&params, "name")
+        };
+        assert!(check(r#"{"name":"a","arguments":{}}"#).is_ok());
+        for bad in [
+            r#"{"name":"a","name":"b"}"#,
+            r#"{"name":"a","arguments":{},"argu\u006dents":{}}"#,
+            r#"{"name":1}"#,
+            r#"{"name":"a","arguments":[]}"#,
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -192,6 +192,11 @@ async fn g23_a_routing_header_given_twice_is_refused() {
             let what = format!("{name} {second}");
             let refused = request.clone().also(name, second).send(&node).await;
             assert_eq!(refused.refusal(), (400, -32020), "{what}: {}", refused.text);
+            assert!(
+                !refused.response["id"].is_null(),
+                "{what}: {}",
+                refused.text
+            );
         }
     }
     assert!(server.seen("tools/call").is_empty());

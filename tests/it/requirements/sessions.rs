@@ -367,3 +367,19 @@ async fn g89_a_servers_ping_is_answered_by_the_gateway() {
     assert_eq!(answered.messages, Vec::<Value>::new());
     assert_eq!(server.seen("response").len(), 2);
 }
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_stream_that_a_client_makes_up() {
+    let (node, _server) = node_with(Speaks::Modern).await;
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2024-11-05",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }});
+    let path = "/sse/up/message?sessionId=madeup";
+    let reply = post(&node, path, &[], body.to_string()).await;
+    assert_eq!(reply.status, 404);
+    let record = RecordKey::Stream("madeup".into());
+    let kept = node.gateway.store.get(&record).await;
+    assert_eq!(kept.expect("reachable"), None);
+}

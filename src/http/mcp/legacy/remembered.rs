@@ -1,6 +1,8 @@
 //! What a session is asked to remember: its log level, the resources it
 //! subscribed to.
 
+use futures_util::future::join_all;
+
 use super::{
     super::{Incoming, route},
     caller, empty_result, list_deadline, servers, upstream_session,
@@ -25,17 +27,12 @@ pub(super) async fn set_level(
         .ok_or_else(|| RpcError::invalid_params("level has to be one of debug, info, notice, warning, error, critical, alert, emergency"))?;
     let gateway = &incoming.gateway;
     gateway.sessions.set_log_level(session, level).await;
-    for server in servers(incoming) {
-        gateway
-            .relay
-            .set_level(
-                &server,
-                &upstream_session(incoming, session),
-                incoming.principal,
-                level,
-            )
-            .await;
-    }
+    let (session, principal) = (upstream_session(incoming, session), incoming.principal);
+    let told = servers(incoming).into_iter().map(|server| {
+        let (relay, session) = (&gateway.relay, &session);
+        async move { relay.set_level(&server, session, principal, level).await }
+    });
+    join_all(told).await;
     Ok(empty_result())
 }
 
