@@ -399,13 +399,26 @@ impl Sessions {
         }
     }
 
-    /// Takes over what another node wrote, into the session that streams here already hold.
+    /// Takes over what another node wrote.
     async fn refresh(&self, key: &str) {
-        let Some(session) = self.known.get(key) else {
-            return;
-        };
-        if let Ok(Some(state)) = self.look_up(&session.key).await {
-            *session.state() = state;
+        if let Some(session) = self.known.get(key) {
+            self.reload(&session).await;
+        }
+    }
+
+    /// Takes over what is stored, into a session that somebody holds while it
+    /// may have been forgotten here; `false` when it has ended.
+    pub async fn reload(&self, session: &Session) -> bool {
+        match self.look_up(&session.key).await {
+            Ok(Some(state)) => {
+                *session.state() = state;
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::debug!(%error, "a session stays what it was");
+                true
+            }
         }
     }
 
