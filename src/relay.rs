@@ -38,6 +38,7 @@ pub mod legacy;
 mod mailbox;
 pub mod modern;
 mod park;
+mod room;
 pub(crate) mod standalone;
 
 pub(crate) use attempts::Begun;
@@ -155,6 +156,7 @@ pub struct Relay {
     pub(crate) settings: Settings,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) running: legacy::Running,
+    pub(crate) room: room::Room,
     parked: Arc<tokio::sync::Semaphore>,
 }
 
@@ -204,6 +206,7 @@ impl Relay {
             metrics,
             mailboxes,
             running: legacy::Running::default(),
+            room: room::Room::new(),
             parked: Arc::new(tokio::sync::Semaphore::new(settings.max_parked)),
             settings,
         }

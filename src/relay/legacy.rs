@@ -24,7 +24,7 @@ use self::{
     carrier::{Carrier, Out},
     running::{Cancelled, Listed},
 };
-use super::{Call, Relay, RelayError, event_log::EventLog};
+use super::{Call, Relay, RelayError, event_log::EventLog, room::Room};
 use crate::{
     lifecycle::Tasks,
     mcp::message::{Answer, RequestId},
@@ -73,6 +73,9 @@ pub struct Flow {
     carrier: Option<BoxFuture<'static, ()>>,
     cancelled: Cancelled,
     begun: Instant,
+    room: Room,
+    /// Of its parameters.
+    bytes: usize,
     tasks: Tasks,
     span: Span,
 }
@@ -114,14 +117,18 @@ impl Flow {
         self.cancelled.session_has_ended()
     }
 
-    /// Lets the call go on by itself.
+    /// Lets the call go on by itself, where the node has room for it.
     fn detach(&mut self) {
-        let ending = self.tasks.ending();
+        let ending = self.tasks.ending().clone();
         let Some(carrier) = self.carrier.take().filter(|_| !ending.is_cancelled()) else {
             return;
         };
-        let ending = ending.clone();
+        let Some(place) = self.room.place(self.bytes) else {
+            self.carrier = Some(carrier);
+            return;
+        };
         let carried = async move {
+            let _place = place;
             tokio::select! {
                 () = ending.cancelled() => {}
                 () = carrier => {}
@@ -138,6 +145,7 @@ impl Flow {
 }
 
 impl Drop for Flow {
+    /// A call that nobody waits for and that there is no room for is cancelled.
     fn drop(&mut self) {
         self.detach();
     }
@@ -151,6 +159,7 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         Arc::clone(&relay.store),
         &relay.settings,
     ));
+    let bytes = call.params.as_ref().map_or(0, |params| params.get().len());
     let (listed, cancelled) = Listed::new(relay, session, id);
     let out = Out::new(items, Arc::clone(&log));
     let carrier = Carrier::new(relay, session, id, call, out);
@@ -167,6 +176,8 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         log,
         carrier: Some(carrier),
         cancelled,
+        room: relay.room.clone(),
+        bytes,
         begun: Instant::now(),
         tasks: relay.tasks.clone(),
         span: Span::current(),

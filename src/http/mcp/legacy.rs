@@ -195,11 +195,17 @@ pub(crate) async fn notified(
         }
         method::INITIALIZED => {}
         method => {
+            let bytes = notification.params.map_or(0, |params| params.get().len());
             for server in servers(incoming) {
+                let Some(place) = gateway.relay.room.place(bytes) else {
+                    tracing::debug!(server = %server.id, method, "no room for a notification");
+                    return;
+                };
                 let (gateway, session) = (Arc::clone(gateway), upstream_session(incoming, session));
                 let params = notification.params.map(Raw::to_owned);
                 let method = method.to_owned();
                 gateway.clone().tasks.spawn_brief(async move {
+                    let _place = place;
                     gateway
                         .relay
                         .notify(&server, &session, &method, params.as_deref())
