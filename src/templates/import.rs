@@ -10,8 +10,8 @@ mod registry;
 
 use serde_json::{Map, Value, json};
 
-use super::{format, property::sounds_secret, template::Origin};
-use crate::{config::without_comments, ids::ServerId};
+use super::{format, template::Origin};
+use crate::{config::without_comments, ids::ServerId, secrets::sounds_secret};
 
 /// A template made from a file.
 #[derive(Debug, Clone, PartialEq)]
