@@ -315,8 +315,9 @@ impl Worker {
     async fn listen(&self, stderr: ChildStderr) {
         let mut lines = Lines::shortened(stderr, LINE);
         while let Ok(Some(line)) = lines.next().await {
-            self.tail.push(&line);
-            (self.host.stderr)(&line);
+            let line = self.host.secrets.hide(&String::from_utf8_lossy(&line));
+            self.tail.push(line.as_bytes());
+            (self.host.stderr)(line.as_bytes());
         }
     }
 }
