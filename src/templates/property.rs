@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::volumes;
 use crate::{
     config::{section::Findings, tree::Place},
     secrets::sounds_secret,
@@ -256,12 +257,8 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if rule
-            .target
-            .as_ref()
-            .is_some_and(|target| !target.starts_with('/'))
-        {
-            self.fail("volume_mount", expected);
+        if let Some(Err(why)) = rule.target.as_deref().map(volumes::checked_target) {
+            self.fail("volume_mount", &why);
             return None;
         }
         Some(rule)
