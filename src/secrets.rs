@@ -98,7 +98,12 @@ const LAST_WORDS: [&str; 6] = ["auth", "authorization", "bearer", "jwt", "key", 
 #[must_use]
 pub fn sounds_secret(name: &str) -> bool {
     let name = name.to_lowercase().replace('-', "_");
-    let last = name.rsplit('_').next().unwrap_or(&name);
+    let name = name.trim_start_matches('_');
+    // A switch, such as `--no-auth`.
+    if name.starts_with("no_") {
+        return false;
+    }
+    let last = name.rsplit('_').next().unwrap_or(name);
     SECRET_WORDS.iter().any(|word| name.contains(word)) || LAST_WORDS.contains(&last)
 }
 

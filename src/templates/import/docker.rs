@@ -59,8 +59,9 @@ pub(super) fn draft(name: &str, entry: &Value) -> Result<Draft, String> {
         draft: Draft::default(),
     };
     let image = reader.flags()?;
-    let rest: Vec<Value> = reader.args.map(Value::from).collect();
+    let rest: Vec<&str> = reader.args.collect();
     let mut draft = reader.draft;
+    draft.words(&rest);
     draft.set("name", name);
     draft.set("description", format!("Runs {image}."));
     draft.set("docker_image", image);
@@ -68,7 +69,6 @@ pub(super) fn draft(name: &str, entry: &Value) -> Result<Draft, String> {
         "transport",
         json!({"default": "stdio", "supported": ["stdio"]}),
     );
-    draft.command = rest;
     draft.note(
         "it reaches no other machine: if it has to, add \"isolation\": {\"network\": {\"value\": \
          \"egress\", \"reason\": \"..\"}}",

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Draft, is_placeholder};
+use crate::secrets::{self, looks_secret, sounds_secret};
 
 pub(super) fn draft(root: &Value) -> Result<Draft, String> {
     let package = oci_package(root)?;
@@ -101,7 +102,8 @@ fn open_remote(root: &Value) -> Option<String> {
 /// Something a user may have to say; `place` is where it goes.
 fn input(draft: &mut Draft, about: &Value, name: &str, place: Value) {
     let flag = |key: &str| about.get(key) == Some(&Value::Bool(true));
-    let is_secret = flag("isSecret") || super::sounds_secret(name);
+    let given = given(about);
+    let is_secret = is_secret(about, name);
     let mut schema = json!({"type": kind(about)});
     for (theirs, ours) in [("description", "description"), ("choices", "enum")] {
         if let Some(value) = about.get(theirs) {
@@ -114,18 +116,33 @@ fn input(draft: &mut Draft, about: &Value, name: &str, place: Value) {
     if is_secret {
         schema["sensitive"] = true.into();
     }
-    let fixed = about.get("value").and_then(Value::as_str);
-    let fixed = fixed.filter(|value| !has_variable(value));
-    let default = about.get("default").and_then(Value::as_str).or(fixed);
-    let default = default.filter(|value| !is_secret && !is_placeholder(value));
+    let is_dropped = is_secret && given.is_some_and(|value| !value.is_empty());
+    if is_dropped {
+        draft.not_copied(name);
+    }
+    let default = given.filter(|_| !is_secret);
     if let Some(default) = default {
         schema["default"] = typed(&schema, default);
     }
     if let (Some(schema), Value::Object(place)) = (schema.as_object_mut(), place) {
         schema.extend(place);
     }
-    let required = flag("isRequired") && default.is_none();
+    let required = default.is_none() && (flag("isRequired") || is_dropped);
     draft.property(name, schema, required);
+}
+
+/// The value that is always the same, or counts when nobody says.
+fn given(about: &Value) -> Option<&str> {
+    let word = |key: &str| about.get(key).and_then(Value::as_str);
+    let fixed = word("value").filter(|value| !has_variable(value));
+    let given = word("default").or(fixed);
+    given.filter(|value| !is_placeholder(value))
+}
+
+fn is_secret(about: &Value, name: &str) -> bool {
+    let says_so = about.get("isSecret") == Some(&Value::Bool(true));
+    let is_text = kind(about) == "string";
+    says_so || (is_text && sounds_secret(name)) || given(about).is_some_and(looks_secret)
 }
 
 fn kind(about: &Value) -> &'static str {
@@ -160,11 +177,17 @@ fn package_argument(draft: &mut Draft, argument: &Value) {
     let word = |key: &str| argument.get(key).and_then(Value::as_str);
     let is_named = word("type") == Some("named");
     let value = word("value").filter(|value| !has_variable(value));
-    let follows_setting = draft
-        .properties
-        .iter()
-        .any(|(_, schema)| schema.get("command_arg").is_some());
     let name = word("name").unwrap_or_default();
+    let wanted = word("valueHint").or(word("name")).unwrap_or("argument");
+    if let Some(value) = value.filter(|_| !is_named) {
+        let before = draft.command.last().and_then(Value::as_str);
+        let before = before.unwrap_or_default().to_owned();
+        // Its own name or the flag before it may say that it is one.
+        if let Some(secret) = secrets::in_words([&*before, value])[1] {
+            draft.secret_word(&before, value, secret);
+            return;
+        }
+    }
     // A named one that takes no value is a word of the command.
     let takes_none = is_named
         && [
@@ -178,8 +201,8 @@ fn package_argument(draft: &mut Draft, argument: &Value) {
         .iter()
         .all(|key| argument.get(*key).is_none())
         && argument.get("isRequired") == Some(&Value::Bool(true));
-    let is_fixed = value.is_some() || takes_none;
-    if is_fixed && !follows_setting {
+    let is_fixed = (value.is_some() || takes_none) && !is_secret(argument, name);
+    if is_fixed && !draft.has_arguments() {
         if is_named {
             draft.command.push(name.into());
         }
@@ -189,7 +212,6 @@ fn package_argument(draft: &mut Draft, argument: &Value) {
     if is_named {
         input(draft, argument, name, json!({"command_arg": name}));
     } else {
-        let wanted = word("valueHint").or(word("name")).unwrap_or("argument");
         input(draft, argument, wanted, json!({"command_arg": "{}"}));
     }
 }
@@ -200,11 +222,17 @@ fn runtime_argument(draft: &mut Draft, argument: &Value) {
     let name = word("name").unwrap_or_default();
     let value = word("value").or(word("default")).unwrap_or_default();
     match name {
-        "-e" | "--env" => match value.split_once('=') {
-            Some((name, value)) if !has_variable(value) => draft.variable(name, Some(value)),
-            Some((name, _)) => draft.variable(name, None),
-            None => draft.variable(value, None),
-        },
+        "-e" | "--env" => {
+            let (name, value) = match value.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (value, None),
+            };
+            let mut about = argument.clone();
+            about["default"] = Value::Null;
+            about["value"] = value.into();
+            about["isRequired"] = true.into();
+            input(draft, &about, name, json!({"env_mapping": name}));
+        }
         "-v" | "--volume" | "--mount" => {
             let part = |keys: &[&str]| {
                 let mut parts = value.split(',').filter_map(|part| part.split_once('='));

@@ -135,3 +135,83 @@ fn what_needs_no_template_is_told_and_left_out() {
     assert!(remote.expect("known").skipped[0].contains("--mcp-json takes it"));
     assert!(super::import("{}").is_err() && super::import("[").is_err());
 }
+
+#[test]
+fn no_value_that_may_be_a_secret_is_copied() {
+    let (template, imported) = one(r#"{ "mcpServers": { "db": { "command": "docker",
+          "args": ["run", "-i", "-e", "DATABASE_URL=postgres://u:s3cr3t-1@h/d", "-e", "AUTH=Bearer s3cr3t-2",
+                   "-e", "OPENAI_KEY=s3cr3t-3", "-e", "HOST=db.example", "mcp/postgres", "serve",
+                   "--api-key", "sk-s3cr3t-4", "--port", "5432", "--token=s3cr3t-5",
+                   "postgresql://user:s3cr3t-6@host/db"] } } }"#);
+    assert!(!format!("{imported:?}").contains("s3cr3t"), "{imported:?}");
+    let secrets = [
+        "database_url",
+        "auth",
+        "openai_key",
+        "api_key",
+        "token",
+        "url",
+    ];
+    let told = template.resolve(&settings(&[])).expect_err("incomplete");
+    assert_eq!(told.problems.len(), secrets.len(), "{told}");
+    let given = secrets.map(|name| (name, name));
+    let spec = template.resolve(&settings(&given)).expect("complete");
+    let command = spec.command.expect("a command");
+    assert_eq!(command, ["serve", "--api-key"]);
+    let words = spec.arguments.iter();
+    let words: Vec<_> = words.map(|word| (&*word.value, word.sensitive)).collect();
+    assert_eq!(
+        words,
+        [
+            ("api_key", true),
+            ("--port", false),
+            ("5432", false),
+            ("--token=token", true),
+            ("url", true)
+        ]
+    );
+    assert_eq!(spec.env["HOST"].value, "db.example");
+    assert!(spec.env["AUTH"].sensitive && spec.env["DATABASE_URL"].sensitive);
+}
+
+#[test]
+fn no_secret_of_the_registry_is_copied() {
+    let (template, imported) = one(
+        r#"{ "name": "a/b", "packages": [{"registryType": "oci", "identifier": "a/b",
+             "runtimeArguments": [
+               {"type": "named", "name": "-e", "value": "PIN=s3cr3t-1", "isSecret": true},
+               {"type": "named", "name": "-e", "value": "MODE=fast"}],
+             "packageArguments": [
+               {"type": "positional", "value": "serve"},
+               {"type": "named", "name": "--user", "value": "s3cr3t-2", "isSecret": true},
+               {"type": "positional", "value": "https://u:s3cr3t-3@h/x"},
+               {"type": "positional", "value": "--password=s3cr3t-4"},
+               {"type": "named", "name": "--level", "value": "high"}],
+             "environmentVariables": [
+               {"name": "LOGIN", "value": "s3cr3t-5", "isSecret": true},
+               {"name": "MAX_TOKENS", "format": "number", "default": "100"}]}]}"#,
+    );
+    assert!(!format!("{imported:?}").contains("s3cr3t"), "{imported:?}");
+    let secrets = ["pin", "user", "url", "password", "login"];
+    let told = template.resolve(&settings(&[])).expect_err("incomplete");
+    assert_eq!(told.problems.len(), secrets.len(), "{told}");
+    let given = secrets.map(|name| (name, name));
+    let spec = template.resolve(&settings(&given)).expect("complete");
+    assert_eq!(spec.command.expect("a command"), ["serve"]);
+    let words = spec.arguments.iter();
+    let words: Vec<_> = words.map(|word| (&*word.value, word.sensitive)).collect();
+    assert_eq!(
+        words,
+        [
+            ("--user", true),
+            ("user", true),
+            ("url", true),
+            ("--password=password", true),
+            ("--level", false),
+            ("high", false)
+        ]
+    );
+    assert!(spec.env["PIN"].sensitive && spec.env["LOGIN"].sensitive);
+    assert_eq!(spec.env["MODE"].value, "fast");
+    assert_eq!(spec.env["MAX_TOKENS"].value, "100");
+}
