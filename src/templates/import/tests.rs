@@ -215,3 +215,42 @@ fn no_secret_of_the_registry_is_copied() {
     assert_eq!(spec.env["MODE"].value, "fast");
     assert_eq!(spec.env["MAX_TOKENS"].value, "100");
 }
+
+#[test]
+fn flags_of_docker_run_swallow_no_words() {
+    for (args, image) in [
+        (r#""run", "-P", "mcp/x:1", "serve""#, "mcp/x:1"),
+        (
+            r#""run", "--no-healthcheck", "mcp/x:1", "serve""#,
+            "mcp/x:1",
+        ),
+        (
+            r#""container", "run", "-itP", "mcp/x:1", "serve""#,
+            "mcp/x:1",
+        ),
+        (r#""run", "--rm=true", "--", "mcp/x:1", "serve""#, "mcp/x:1"),
+        (
+            r#""run", "-ieFOO=bar", "-p8080:80", "mcp/x:1", "serve""#,
+            "mcp/x:1",
+        ),
+        (
+            r#""run", "-u", "0", "-w=/x", "mcp/x:1", "serve""#,
+            "mcp/x:1",
+        ),
+    ] {
+        let text =
+            format!(r#"{{"mcpServers": {{"x": {{"command": "docker", "args": [{args}]}}}}}}"#);
+        let (template, _) = one(&text);
+        assert_eq!(template.image, image, "{args}");
+        let command = template.command.expect("a command");
+        assert_eq!(command, ["serve"], "{args}");
+    }
+    let (template, imported) = one(r#"{"mcpServers": {"x": {"command": "docker",
+            "args": ["run", "-eFOO=bar", "--network=host", "-v/srv/x:/x:ro,z", "mcp/x:1"]}}}"#);
+    let spec = template.resolve(&settings(&[])).expect("complete");
+    assert_eq!(spec.env["FOO"].value, "bar");
+    assert_eq!(spec.volumes[0].target, "/x");
+    assert!(spec.volumes[0].read_only);
+    let notes = imported.notes.join("\n");
+    assert!(notes.contains("--network host was left out"), "{notes}");
+}
