@@ -216,6 +216,81 @@ fn no_secret_of_the_registry_is_copied() {
     assert_eq!(spec.env["MAX_TOKENS"].value, "100");
 }
 
+/// The template of a package with more members.
+fn package(more: &str) -> (Template, Imported) {
+    one(&format!(
+        r#"{{"name": "a/b", "packages": [{{"registryType": "oci", {more}}}]}}"#
+    ))
+}
+
+#[test]
+fn an_image_is_taken_from_the_registry_that_is_named() {
+    for (base, identifier, image) in [
+        ("https://ghcr.io", "acme/weather", "ghcr.io/acme/weather:1"),
+        ("https://ghcr.io/", "ghcr.io/acme/w", "ghcr.io/acme/w:1"),
+        ("https://docker.io", "acme/weather", "acme/weather:1"),
+        (
+            "https://registry.hub.docker.com",
+            "acme/weather",
+            "acme/weather:1",
+        ),
+        (
+            "http://localhost:5000",
+            "weather",
+            "localhost:5000/weather:1",
+        ),
+        ("https://docker.io", "ghcr.io/acme/w", "ghcr.io/acme/w:1"),
+    ] {
+        let (template, _) = package(&format!(
+            r#""registryBaseUrl": "{base}", "identifier": "{identifier}", "version": "1""#
+        ));
+        assert_eq!(template.image, image);
+    }
+}
+
+#[test]
+fn variables_within_values_keep_their_defaults_and_the_text_around_them() {
+    let (template, imported) = package(
+        r#""identifier": "a/b",
+           "transport": {"type": "streamable-http", "url": "http://localhost:{port}/rpc"},
+           "runtimeArguments": [
+             {"type": "named", "name": "-e", "value": "HOST={host}", "variables": {"host": {"default": "db"}}},
+             {"type": "named", "name": "-v", "value": "{notes}:/notes:ro", "variables": {"notes": {"default": "notes"}}}],
+           "packageArguments": [
+             {"type": "named", "name": "--port", "value": "{port}",
+              "variables": {"port": {"default": "9000", "format": "number"}}},
+             {"type": "named", "name": "--verbose"},
+             {"type": "positional", "value": "http://{host}:{door}/x", "valueHint": "address",
+              "variables": {"host": {"default": "db"}, "door": {"default": "80"}}}],
+           "environmentVariables": [
+             {"name": "LOGIN", "value": "user:{pass}", "description": "Who.",
+              "variables": {"pass": {"isSecret": true, "isRequired": true}}}]"#,
+    );
+    let path = "/rpc".to_owned();
+    assert_eq!(template.transport, Transport::Http { port: 9000, path });
+    let told = template.resolve(&settings(&[])).expect_err("incomplete");
+    assert_eq!(told.problems.len(), 1, "{told}");
+    assert!(told.to_string().contains("user:{pass}"), "{told}");
+    let resolved = |verbose| {
+        let given = [("login", "user:x"), ("verbose", verbose)];
+        let spec = template.resolve(&settings(&given)).expect("complete");
+        let words = spec.arguments.iter().map(|word| word.value.clone());
+        (words.collect::<Vec<_>>().join(" "), spec)
+    };
+    assert_eq!(resolved("true").0, "--port 9000 --verbose http://db:80/x");
+    let (words, spec) = resolved("false");
+    assert_eq!(words, "--port 9000 http://db:80/x");
+    assert_eq!(spec.env["HOST"].value, "db");
+    assert!(spec.env["LOGIN"].sensitive);
+    assert_eq!(spec.volumes[0].source, "notes");
+    assert!(spec.volumes[0].read_only);
+    let notes = imported.notes.join("\n");
+    assert!(
+        notes.contains("--verbose was taken for a switch"),
+        "{notes}"
+    );
+}
+
 #[test]
 fn flags_of_docker_run_swallow_no_words() {
     for (args, image) in [
