@@ -19,7 +19,8 @@ impl Secrets {
         for value in values {
             parts(value.as_ref(), &mut secrets);
         }
-        secrets.retain(|secret| secret.len() >= SHORTEST);
+        let is_word = |secret: &str| matches!(secret, "true" | "false" | "null");
+        secrets.retain(|secret| secret.len() >= SHORTEST && !is_word(secret));
         // One that begins another would hide only that one's beginning.
         secrets.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         secrets.dedup();
@@ -181,8 +182,9 @@ mod tests {
 
     #[test]
     fn the_longest_is_hidden_first_and_short_ones_are_not() {
-        let secrets = Secrets::new(["tok3n", "tok3n-and-more", "yes"]);
-        assert_eq!(secrets.hide("tok3n-and-more tok3n yes"), "*** *** yes");
+        let secrets = Secrets::new(["tok3n", "tok3n-and-more", "yes", "true"]);
+        let shown = secrets.hide("tok3n-and-more tok3n yes true");
+        assert_eq!(shown, "*** *** yes true");
     }
 
     #[test]
