@@ -5,6 +5,7 @@
 //! to a replica chosen by [`balance`] and reached through [`upstream`].
 //! [`breaker`], [`trials`] and [`load`] say which replicas are fit and how busy,
 //! [`permits`] how many calls they take.
+//! [`secrets`] are kept out of all that is shown.
 //! [`session`] keeps what legacy clients expect to be remembered; [`store`] is
 //! the state that nodes share. [`templates`] are recipes for servers, whose
 //! tools [`discovery`] finds out. [`gateway`] puts the parts together,
@@ -35,6 +36,7 @@ pub mod permits;
 pub mod rates;
 pub mod registry;
 pub mod relay;
+pub mod secrets;
 pub mod servers;
 pub mod session;
 pub mod stdio;

@@ -1,11 +1,19 @@
 //! What a bridge is told when it is started. Nothing of it is a secret.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    net::IpAddr,
+    time::Duration,
+};
 
 use clap::Parser;
 
 use super::{backend::Mode, token::PublicKey};
-use crate::config::{parse_duration, parse_size};
+use crate::{
+    config::{parse_duration, parse_size},
+    secrets::Secrets,
+};
 
 /// What its environment variables begin with; the server does not see them.
 pub const PREFIX: &str = "MCP_FLEET_BRIDGE_";
@@ -44,12 +52,40 @@ pub struct Args {
     /// How long requests in flight may take after SIGTERM.
     #[arg(long, env = "MCP_FLEET_BRIDGE_GRACE", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
+    /// Variables of the server whose values are shown nowhere.
+    #[arg(
+        long,
+        env = "MCP_FLEET_BRIDGE_SECRET_VARIABLES",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub secret_variables: Vec<String>,
+    /// Words of the command that are shown nowhere; the program is number 0.
+    #[arg(
+        long,
+        env = "MCP_FLEET_BRIDGE_SECRET_WORDS",
+        value_name = "NUMBERS",
+        value_delimiter = ','
+    )]
+    pub secret_words: Vec<usize>,
     /// Logs details.
     #[arg(long, env = "MCP_FLEET_BRIDGE_VERBOSE")]
     pub verbose: bool,
     /// The server's command and its arguments.
     #[arg(last = true, required = true, num_args = 1..)]
-    pub command: Vec<std::ffi::OsString>,
+    pub command: Vec<OsString>,
+}
+
+impl Args {
+    /// What must never be shown of what the server is given.
+    #[must_use]
+    pub fn secrets(&self, environment: &BTreeMap<OsString, OsString>) -> Secrets {
+        let variables = self.secret_variables.iter();
+        let variables = variables.filter_map(|name| environment.get(OsStr::new(name)));
+        let words = self.secret_words.iter();
+        let words = words.filter_map(|number| self.command.get(*number));
+        Secrets::new(variables.chain(words).map(|value| value.to_string_lossy()))
+    }
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -82,6 +118,21 @@ mod tests {
         assert_eq!((args.mode, args.max_line), (Mode::PerSession, 16 << 20));
         assert_eq!(args.idle_exit, Duration::from_secs(600));
         assert_eq!(args.command, ["command", "--mode", "x", "args"]);
+    }
+
+    #[test]
+    fn what_is_secret_is_told_by_name_and_number() {
+        let key = SigningKey::derive(&[7; 32]).public();
+        let line = format!(
+            "b --public-key {key} --audience a --secret-variables KEY,GONE --secret-words 2,9 -- \
+             run --password hunter2 fast"
+        );
+        let args = Args::try_parse_from(line.split_whitespace()).unwrap();
+        let environment = [("KEY", "s3cr3t"), ("MODE", "open")];
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
+        let secrets = args.secrets(&environment.into());
+        let shown = secrets.hide("s3cr3t open hunter2 fast --password");
+        assert_eq!(shown, "*** open *** fast --password");
     }
 
     #[test]

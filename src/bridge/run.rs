@@ -161,12 +161,14 @@ async fn serve(args: Args, program: Program, log: NonBlocking) -> io::Result<()>
     info!(address = %listener.local_addr()?, audience = args.audience, "listening");
     let hurry = CancellationToken::new();
     let tap = Tap::new(log);
+    let secrets = args.secrets(&program.environment);
     let host = Arc::new(Host {
         program,
         reaper: Some(reaper),
         tasks: tasks.clone(),
         max_line: args.max_line,
         stderr: Box::new(move |line| tap.pass(line)),
+        secrets,
         count: None,
         span: Span::none(),
         stop: CancellationToken::new(),

@@ -40,6 +40,7 @@ use crate::{
         message::{self, RequestId},
         method,
     },
+    secrets::Secrets,
     stdio::{process::Program, reaper::Reaper, tail::Tail},
     telemetry::metrics::Counted,
 };
@@ -65,8 +66,10 @@ pub struct Host {
     pub tasks: Tasks,
     /// Longest line a process may write.
     pub max_line: usize,
-    /// Takes what processes write to stderr.
+    /// Takes what processes write to stderr, without secrets.
     pub stderr: StderrSink,
+    /// What is hidden in it.
+    pub secrets: Secrets,
     /// Counts those that run, where somebody wants to know.
     pub count: Option<Count>,
     /// What their log lines belong to; never the request that started one.

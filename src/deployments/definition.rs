@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     ids::{ServerId, hex},
+    secrets::Secrets,
     templates::spec::ServerSpec,
 };
 
@@ -174,7 +175,7 @@ impl Definition {
     /// Whether no more of it can be run than runs already.
     #[must_use]
     pub fn has_lost_secrets(&self) -> bool {
-        self.adopted.is_some() && !self.secrets().0.is_empty()
+        self.adopted.is_some() && self.secret_values().next().is_some()
     }
 
     /// A fresh nonce.
@@ -186,10 +187,14 @@ impl Definition {
     /// Values that must never be shown.
     #[must_use]
     pub fn secrets(&self) -> Secrets {
-        let spec = &self.spec;
-        let values = spec.env.values().chain(&spec.arguments);
-        let values = values.filter(|value| value.sensitive);
-        Secrets(values.map(|value| value.value.clone()).collect())
+        Secrets::new(self.secret_values())
+    }
+
+    fn secret_values(&self) -> impl Iterator<Item = &str> {
+        let values = self.spec.env.values().chain(&self.spec.arguments);
+        values
+            .filter(|value| value.sensitive)
+            .map(|value| value.value.as_str())
     }
 
     /// The same without secrets, as labels and answers may have it.
@@ -211,33 +216,6 @@ pub fn shown(spec: &ServerSpec) -> ServerSpec {
         value.value = value.shown().to_owned();
     }
     spec
-}
-
-/// Texts that are taken out of what servers print before it is shown.
-#[derive(Clone, Default)]
-pub struct Secrets(Vec<String>);
-
-/// Shorter ones are in every other word.
-const SHORTEST: usize = 4;
-
-impl Secrets {
-    /// The text with `***` in their places.
-    #[must_use]
-    pub fn hide(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in self.0.iter().filter(|secret| secret.len() >= SHORTEST) {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "***");
-            }
-        }
-        text
-    }
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secrets")
-    }
 }
 
 #[cfg(test)]

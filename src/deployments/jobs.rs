@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Deployments,
-    definition::{Definition, Secrets},
+    definition::Definition,
     naming::{Found, container_labels},
     pressure,
     record::{LOG_LINES, LOG_WIDTH},
@@ -27,6 +27,7 @@ use crate::{
         BRIDGE_PORT, BridgeLaunch, Container, Created, EngineError, Exit, NewContainer,
         docker::Docker,
     },
+    secrets::Secrets,
     store::Fence,
     templates::spec::Transport,
     upstream::UpstreamError,

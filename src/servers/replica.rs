@@ -51,7 +51,7 @@ pub enum Endpoint {
 }
 
 /// The command of a stdio server; from operator configuration only. `Debug`
-/// names its variables without their values.
+/// names its variables without their values and counts its arguments.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StdioCommand {
     /// The program and its arguments; never empty.
@@ -82,7 +82,7 @@ impl Default for StdioCommand {
 impl std::fmt::Debug for StdioCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StdioCommand")
-            .field("argv", &self.argv)
+            .field("command", &format_args!("{self}"))
             .field("env", &self.env.keys())
             .field("directory", &self.directory)
             .field("mode", &self.mode)
@@ -95,9 +95,8 @@ impl Replica {
     /// A replica nobody is calling yet.
     #[must_use]
     pub fn new(server: ServerId, endpoint: Endpoint, weight: u32) -> Self {
-        let address = endpoint.to_string();
         Self {
-            id: ReplicaId::new(&server, &address),
+            id: ReplicaId::new(&server, &endpoint.address()),
             server,
             endpoint,
             weight,
@@ -223,13 +222,60 @@ impl Replica {
     }
 }
 
+impl Endpoint {
+    /// What a [`ReplicaId`] is made of. It may hold secrets.
+    fn address(&self) -> String {
+        match self {
+            Self::Http(uri) => uri.to_string(),
+            Self::Stdio(command) => format!("stdio:{}", command.argv.join(" ")),
+            Self::Demo => "built-in".to_owned(),
+        }
+    }
+}
+
 impl std::fmt::Display for Endpoint {
-    /// The address for people and for [`ReplicaId`]; never the environment.
+    /// The address for people: of a command its program alone, because
+    /// arguments may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Http(uri) => write!(f, "{uri}"),
-            Self::Stdio(command) => write!(f, "stdio:{}", command.argv.join(" ")),
+            Self::Stdio(command) => write!(f, "stdio:{command}"),
             Self::Demo => f.write_str("built-in"),
         }
+    }
+}
+
+impl std::fmt::Display for StdioCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.argv.first().map_or("", String::as_str))?;
+        match self.argv.len().saturating_sub(1) {
+            0 => Ok(()),
+            1 => f.write_str(" (1 argument)"),
+            more => write!(f, " ({more} arguments)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commands_arguments_are_counted_and_not_shown() {
+        let replica = |argv: &[&str]| {
+            let command = StdioCommand {
+                argv: argv.iter().map(ToString::to_string).collect(),
+                ..StdioCommand::default()
+            };
+            let server = ServerId::try_from("s").expect("an id");
+            Replica::new(server, Endpoint::Stdio(command), 1)
+        };
+        let shown = |argv: &[&str]| replica(argv).endpoint.to_string();
+        assert_eq!(shown(&["/bin/run"]), "stdio:/bin/run");
+        assert_eq!(shown(&["npx", "--key=s3cr3t"]), "stdio:npx (1 argument)");
+        assert_eq!(shown(&["npx", "-y", "s3cr3t"]), "stdio:npx (2 arguments)");
+        let (one, other) = (replica(&["npx", "s3cr3t"]), replica(&["npx", "other"]));
+        assert_ne!(one.id, other.id);
+        assert!(!format!("{one:?}").contains("s3cr3t"));
     }
 }

@@ -39,10 +39,10 @@ pub struct Program {
 }
 
 impl fmt::Debug for Program {
-    /// Without the values of the environment: they may be secrets.
+    /// Without arguments and the values of variables: they may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Program")
-            .field("argv", &self.argv)
+            .field("program", &self.argv.first())
             .field("environment", &self.environment.keys())
             .field("directory", &self.directory)
             .finish()

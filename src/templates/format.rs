@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::{
     isolation,
-    property::{Property, is_variable, sounds_secret},
+    property::{Property, is_variable},
     spec::{Mount, Value},
     template::{Origin, Template, TextDigest, ToolDiscovery},
     tools, transport, volumes,
@@ -23,6 +23,7 @@ use crate::{
     },
     ids::ServerId,
     mcp::Raw,
+    secrets::{looks_secret, sounds_secret},
 };
 
 /// Keys of existing files that describe and do nothing.
@@ -237,7 +238,8 @@ fn variables(root: &mut Section<'_>) -> BTreeMap<String, Value> {
         let key = format!("env_vars.{}", entry.key);
         match scalar(&entry.value) {
             Some(value) if is_variable(&entry.key) => {
-                let sensitive = sounds_secret(&entry.key) && !value.is_empty();
+                let is_secret = sounds_secret(&entry.key) || looks_secret(&value);
+                let sensitive = is_secret && !value.is_empty();
                 variables.insert(entry.key.clone(), Value { value, sensitive });
             }
             Some(_) => {

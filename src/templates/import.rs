@@ -10,8 +10,12 @@ mod registry;
 
 use serde_json::{Map, Value, json};
 
-use super::{format, property::sounds_secret, template::Origin};
-use crate::{config::without_comments, ids::ServerId};
+use super::{format, template::Origin};
+use crate::{
+    config::without_comments,
+    ids::ServerId,
+    secrets::{self, looks_secret, sounds_secret},
+};
 
 /// A template made from a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,24 +128,75 @@ impl Draft {
 
     /// A variable with the value it has in the file. A secret's is not copied.
     fn variable(&mut self, name: &str, value: Option<&str>) {
-        let is_given = value.is_some_and(|value| !value.is_empty() && !is_placeholder(value));
-        let is_secret = sounds_secret(name);
-        if is_secret && is_given {
-            self.note(format!(
-                "the value of {name} was not copied: give it when deploying, as -e {name}=VALUE"
-            ));
+        let value = value.filter(|value| !value.is_empty() && !is_placeholder(value));
+        if sounds_secret(name) || value.is_some_and(looks_secret) {
+            self.secret(name, json!({"env_mapping": name}), value.is_some());
+            return;
         }
         let mut schema = json!({"type": "string", "env_mapping": name});
-        if is_secret {
-            schema["sensitive"] = true.into();
+        if let Some(value) = value {
+            schema["default"] = value.into();
         }
-        match value.filter(|_| is_given && !is_secret) {
-            Some(value) => {
-                schema["default"] = value.into();
-                self.property(name, schema, false);
+        self.property(name, schema, value.is_none());
+    }
+
+    /// A secret that has to be given; `place` is where it goes.
+    fn secret(&mut self, wanted: &str, mut place: Value, is_known: bool) {
+        if is_known {
+            self.not_copied(wanted);
+        }
+        place["type"] = "string".into();
+        place["sensitive"] = true.into();
+        self.property(wanted, place, true);
+    }
+
+    fn not_copied(&mut self, wanted: &str) {
+        let key = key_of(wanted);
+        self.note(format!(
+            "the value of {wanted} was not copied: give it when deploying, as -c {key}=VALUE"
+        ));
+    }
+
+    /// The words of a command line: up to the first secret as they are. From
+    /// there on all are settings, to keep their order.
+    fn words(&mut self, words: &[&str]) {
+        let secrets = secrets::in_words(words.iter().copied());
+        let mut before = "";
+        for (word, secret) in words.iter().zip(secrets) {
+            match secret {
+                Some(secret) => self.secret_word(before, word, secret),
+                None => self.word(word),
             }
-            None => self.property(name, schema, true),
+            before = word;
         }
+    }
+
+    /// A word that is always the same.
+    fn word(&mut self, word: &str) {
+        if !self.has_arguments() {
+            self.command.push(word.into());
+            return;
+        }
+        let schema = json!({"type": "string", "default": word, "command_arg": "{}"});
+        self.property("argument", schema, false);
+    }
+
+    /// A word that ends with a secret, after another.
+    fn secret_word(&mut self, before: &str, word: &str, secret: &str) {
+        let head = word.strip_suffix(secret).unwrap_or_default();
+        let wanted = match head.trim_end_matches('=') {
+            "" if before.starts_with('-') && !before.contains('=') => before,
+            "" if word.contains("://") => "url",
+            "" => "secret",
+            head => head,
+        };
+        self.secret(wanted, json!({"command_arg": format!("{head}{{}}")}), true);
+    }
+
+    /// Whether a setting is a word of the command line.
+    fn has_arguments(&self) -> bool {
+        let mut schemas = self.properties.iter().map(|(_, schema)| schema);
+        schemas.any(|schema| schema.get("command_arg").is_some())
     }
 
     fn finish(mut self, name: &str) -> Result<Imported, String> {

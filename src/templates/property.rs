@@ -6,8 +6,11 @@
 
 use serde_json::Value;
 
-use crate::config::section::Findings;
-use crate::config::tree::Place;
+use super::volumes;
+use crate::{
+    config::{section::Findings, tree::Place},
+    secrets::sounds_secret,
+};
 
 /// A setting of a template.
 #[derive(Debug, Clone)]
@@ -56,26 +59,6 @@ pub enum ArgumentRule {
     Plain,
     /// After this word, or within it at `{}`. A boolean is the word itself.
     Flag(String),
-}
-
-/// Parts of names that secrets go by.
-const SECRET_WORDS: [&str; 10] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "token",
-    "api_key",
-    "apikey",
-    "credential",
-    "private_key",
-    "access_key",
-];
-
-/// Whether something of that name is probably a secret.
-pub(super) fn sounds_secret(name: &str) -> bool {
-    let name = name.to_lowercase().replace('-', "_");
-    SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 impl Property {
@@ -274,12 +257,8 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if rule
-            .target
-            .as_ref()
-            .is_some_and(|target| !target.starts_with('/'))
-        {
-            self.fail("volume_mount", expected);
+        if let Some(Err(why)) = rule.target.as_deref().map(volumes::checked_target) {
+            self.fail("volume_mount", &why);
             return None;
         }
         Some(rule)

@@ -267,6 +267,10 @@ impl Resolution<'_> {
             if self.spoiled.contains(&property.name) {
                 continue;
             }
+            if coerce::joined(value, "").contains('\0') {
+                self.fail(&property.name, HAS_NUL);
+                continue;
+            }
             let value = match self.mounted(property, value, &mut volumes) {
                 Ok(value) => value,
                 Err(message) => {
@@ -311,9 +315,13 @@ impl Resolution<'_> {
             if properties.any(|property| property.env.as_ref() == Some(name)) {
                 continue;
             }
-            if !is_variable(name) || value.contains('\0') {
+            if !is_variable(name) {
                 let message = "cannot be a variable: use letters, digits and `_`";
                 self.fail(name, message);
+                continue;
+            }
+            if value.contains('\0') {
+                self.fail(name, HAS_NUL);
                 continue;
             }
             env.insert(name.clone(), secret_if(true, value.clone()));
@@ -369,6 +377,8 @@ impl Resolution<'_> {
         })
     }
 }
+
+const HAS_NUL: &str = "has a NUL character in it, which no variable or argument can have";
 
 fn secret_if(sensitive: bool, value: String) -> Value {
     Value { value, sensitive }

@@ -1,17 +1,25 @@
 //! Mounts as people write them: `SOURCE[:TARGET][:ro]`. Pure.
 
-/// Directories and sockets whose owner owns the machine.
-const NEVER: [&str; 9] = [
-    "/",
+use std::path::Path;
+
+/// Directories by which a machine or its engine is ruled. Neither these nor
+/// what is below or above them is given to a server.
+const RULING: [&str; 8] = [
     "/boot",
     "/dev",
-    "/etc",
     "/proc",
     "/run",
     "/sys",
+    "/var/lib/containerd",
     "/var/lib/docker",
     "/var/run",
 ];
+/// Directories that are not given as a whole.
+const NOT_WHOLE: [&str; 1] = ["/etc"];
+/// Where nothing can appear in a container: the bridge is there, or the kernel.
+const OCCUPIED: [&str; 4] = ["/.mcp-fleet", "/dev", "/proc", "/sys"];
+/// What the names of the fleet's own volumes begin with.
+const OWN: &str = "mcp-fleet-";
 
 /// Source, target and whether it may only be read. What is not written is not decided.
 pub(super) type Parsed = (String, Option<String>, bool);
@@ -52,13 +60,16 @@ pub(super) fn default_target(source: &str) -> String {
 fn checked_source(source: &str) -> Result<String, String> {
     if source.starts_with('/') {
         let path = normal(source)?;
-        if NEVER.contains(&path.as_str()) || path.ends_with("/docker.sock") {
-            return Err(format!(
-                "{path:?} is not given to a server: whoever has it has the machine; name a \
-                 directory below it"
-            ));
-        }
-        return Ok(path);
+        return match refusal(&path) {
+            Some(why) => Err(format!("{path:?} is not given to a server: {why}")),
+            None => Ok(path),
+        };
+    }
+    if source.starts_with(OWN) {
+        return Err(format!(
+            "{source:?} is not given to a server: names that begin with {OWN:?} are those of the \
+             fleet's own volumes"
+        ));
     }
     let is_name = source.len() > 1
         && source.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -75,13 +86,40 @@ fn checked_source(source: &str) -> Result<String, String> {
     }
 }
 
-fn checked_target(target: &str) -> Result<String, String> {
-    let is_path = target.starts_with('/') && !target.trim_end_matches('/').is_empty();
-    match is_path {
-        true => normal(target),
-        false => Err(format!(
+/// Why a path of the engine's machine is not given.
+fn refusal(path: &str) -> Option<String> {
+    let at = Path::new(path);
+    if let Some(ruling) = RULING.iter().find(|ruling| at.starts_with(ruling)) {
+        return Some(format!("whoever has {ruling} has the machine"));
+    }
+    if let Some(ruling) = RULING.iter().find(|it| Path::new(it).starts_with(at)) {
+        let why = format!("{ruling} is below it, and whoever has that has the machine");
+        return Some(why);
+    }
+    if path.ends_with(".sock") {
+        return Some("by a socket it would rule a service of the machine".to_owned());
+    }
+    NOT_WHOLE
+        .contains(&path)
+        .then(|| "whoever has it has the machine; name a directory below it".to_owned())
+}
+
+/// Where something is to appear in a container.
+pub(super) fn checked_target(target: &str) -> Result<String, String> {
+    let path = match target.starts_with('/') {
+        true => normal(target)?,
+        false => String::new(),
+    };
+    if path.len() < 2 {
+        return Err(format!(
             "expected an absolute path in the container, found {target:?}"
+        ));
+    }
+    match OCCUPIED.iter().find(|it| Path::new(&path).starts_with(it)) {
+        Some(it) => Err(format!(
+            "nothing can appear as {path:?} in a container: {it} is taken"
         )),
+        None => Ok(path),
     }
 }
 
@@ -127,9 +165,19 @@ mod tests {
             "/",
             "//",
             "/etc",
+            "/var",
+            "/var/lib/",
             "/var/run/docker.sock",
             "/run/user/1/docker.sock:/x",
+            "/run/containerd",
+            "/run/podman/podman.sock:/x",
+            "/home/me/.podman/api.sock",
+            "//var//lib/docker/./volumes",
             "/proc/:/p",
+            "/proc/1/root",
+            "/dev/mem",
+            "/sys/kernel",
+            "mcp-fleet-01234567-bridge-89abcdef:/x",
             "/a/../etc",
             "~/files",
             "./files",
@@ -139,8 +187,24 @@ mod tests {
             "/a:/",
             "/a:/b:/c",
             "/a:/b/../c",
+            "/a:/.mcp-fleet",
+            "/a://.mcp-fleet/mcp-fleet-bridge",
+            "/a:/proc/self",
+            "/a:/dev/shm",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        for good in ["/variable", "/var/lib/notes:/run/x", "/etc/ssl", "/devices"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_invites_only_to_what_is_given() {
+        let told = |text| parse(text).expect_err("refused");
+        assert!(told("/proc/1/root").ends_with("whoever has /proc has the machine"));
+        assert!(told("/var").contains("/var/lib/containerd is below it"));
+        assert!(told("/x/y.sock").contains("a socket"));
+        assert!(told("/etc").ends_with("name a directory below it"));
     }
 }

@@ -42,6 +42,7 @@ use crate::{
         worker::{Host, Starts},
     },
     lifecycle::Tasks,
+    secrets::{self, Secrets},
     servers::{Replica, StdioCommand},
     stdio::process::Program,
     telemetry::metrics::Gauge,
@@ -95,6 +96,7 @@ impl Local {
                 let line = String::from_utf8_lossy(line);
                 debug!(line = line.trim_end(), "stderr");
             }),
+            secrets: secrets(command),
             count: Some(Box::new(move || metrics.count(Gauge::Processes))),
             span: span.clone(),
             stop: CancellationToken::new(),
@@ -159,6 +161,14 @@ fn program(shared: &Shared, command: &StdioCommand) -> Program {
         environment,
         directory: command.directory.as_ref().map(Into::into),
     }
+}
+
+/// What a command is given that must not be shown. Nobody says which of its
+/// variables are secrets.
+fn secrets(command: &StdioCommand) -> Secrets {
+    let words = command.argv.iter().map(String::as_str);
+    let words = secrets::in_words(words).into_iter().flatten();
+    Secrets::new(command.env.values().map(String::as_str).chain(words))
 }
 
 /// Whether an address is one in this process.

@@ -3,6 +3,7 @@
 
 use std::{
     path::Path,
+    process::Stdio,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -194,6 +195,29 @@ async fn a_crash_is_told_where_it_is_asked_and_the_session_goes_on() {
     let after = pid(&session.through(c)).await;
     assert_ne!(before, after);
     assert_eq!(pid(&session).await, after);
+}
+
+#[tokio::test]
+async fn a_crash_tells_no_secret_to_clients_nor_to_the_log() {
+    let keys = "env = { API_TOKEN = \"s3cr3t-value\" }\nmode = \"shared\"";
+    let command = json!(["python3", SCRIPT, "legacy", "--password", "hunter2"]);
+    let setup = Setup::new()
+        .program_with("up", &command, keys)
+        .set("telemetry.log", "\"debug\"");
+    let path = std::env::var("PATH").expect("a search path");
+    let mut node = NodeProcess::start_in(&setup, Stdio::piped(), &[("PATH", &path)]).await;
+    let session = legacy("2025-11-25").open(&node).await;
+    let words = "login failed with token s3cr3t-value and hunter2\n";
+    let died = session.call("die", json!({ "words": words })).await;
+    let shown = "login failed with token *** and ***";
+    let error = &died.response["error"];
+    let message = error["message"].as_str().expect("text");
+    assert!(message.ends_with(shown), "{message}");
+    assert_eq!(error["data"]["stderr"], json!([shown]));
+    node.signal("-TERM");
+    let log = node.stderr().await;
+    assert!(log.contains(shown), "{log}");
+    assert!(!log.contains("s3cr3t") && !log.contains("hunter2"), "{log}");
 }
 
 #[tokio::test]

@@ -36,6 +36,9 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 const REPLAY: Duration = Duration::from_secs(60);
 /// Lines of stderr that an error quotes.
 const QUOTED: usize = 10;
+/// Bytes of a line of stderr in which secrets are hidden before it is cut: a
+/// half of one would not be found.
+const HIDDEN_IN: usize = 8 * LINE;
 /// Bytes gathered before they are written.
 const BUFFER: usize = 64 * 1024;
 
@@ -313,10 +316,12 @@ impl Worker {
     }
 
     async fn listen(&self, stderr: ChildStderr) {
-        let mut lines = Lines::shortened(stderr, LINE);
+        let mut lines = Lines::shortened(stderr, HIDDEN_IN);
         while let Ok(Some(line)) = lines.next().await {
-            self.tail.push(&line);
-            (self.host.stderr)(&line);
+            let line = self.host.secrets.hide(&String::from_utf8_lossy(&line));
+            let line: String = line.chars().take(LINE).collect();
+            self.tail.push(line.as_bytes());
+            (self.host.stderr)(line.as_bytes());
         }
     }
 }

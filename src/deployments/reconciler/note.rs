@@ -10,13 +10,14 @@ use tokio::{
 use super::{Memory, SOON, START_LIMIT, WRONG_LIMIT, Watch};
 use crate::{
     deployments::{
-        definition::{Definition, Secrets},
+        definition::Definition,
         jobs::{Done, Outcome},
         naming::Found,
         status::Trouble,
     },
     engine::{Action as Happened, EngineEvent, State},
     ids::ServerId,
+    secrets::Secrets,
 };
 
 impl Watch {

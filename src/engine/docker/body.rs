@@ -100,8 +100,29 @@ fn program(new: &NewContainer<'_>) -> Result<(Vec<String>, Vec<String>), String>
     ];
     before.extend(options.concat().into_iter().map(str::to_owned));
     before.extend(bridge.arguments.iter().cloned());
+    let words = [entrypoint.clone(), command].concat();
+    before.extend(secrets(spec, words.len()));
     before.push("--".to_owned());
-    Ok((before, [entrypoint.clone(), command].concat()))
+    Ok((before, words))
+}
+
+/// What the bridge must not show: names of variables and numbers of words, of
+/// which the arguments are the last.
+fn secrets(spec: &ServerSpec, words: usize) -> Vec<String> {
+    let first = words - spec.arguments.len();
+    let variables = spec.env.iter().filter(|(_, value)| value.sensitive);
+    let variables: Vec<_> = variables.map(|(name, _)| name.as_str()).collect();
+    let arguments = (first..).zip(&spec.arguments);
+    let arguments = arguments.filter(|(_, value)| value.sensitive);
+    let arguments: Vec<_> = arguments.map(|(number, _)| number.to_string()).collect();
+    let options = [
+        ("--secret-variables", variables.join(",")),
+        ("--secret-words", arguments.join(",")),
+    ];
+    let given = options.into_iter().filter(|(_, value)| !value.is_empty());
+    given
+        .flat_map(|(option, value)| [option.to_owned(), value])
+        .collect()
 }
 
 fn mode(spec: &ServerSpec) -> &'static str {

@@ -223,3 +223,26 @@ fn flags_and_mounts_of_settings_are_read() {
     let mount = rule("c").mount.as_ref().expect("a mount");
     assert_eq!(mount.target.as_deref(), Some("/data"));
 }
+
+/// The example of `docs/templates.md` is a template and runs what is said there.
+#[test]
+fn the_documented_example_is_understood() {
+    let document = include_str!("../../../docs/templates.md");
+    let (_, example) = document.split_once("```json\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    let template = template(example);
+    assert!(template.warnings.is_empty(), "{:?}", template.warnings);
+    let settings = crate::templates::Settings {
+        config: [("api_key".to_owned(), "KEY".to_owned())].into(),
+        ..crate::templates::Settings::default()
+    };
+    let spec = template.resolve(&settings).expect("it fits");
+    let entrypoint = spec.entrypoint.into_iter().flatten();
+    let command = spec.command.into_iter().flatten();
+    let arguments = spec.arguments.into_iter().map(|word| word.value);
+    let words: Vec<_> = entrypoint.chain(command).chain(arguments).collect();
+    assert!(document.contains(&words.join(" ")), "{words:?}");
+    for key in DESCRIPTIVE {
+        assert!(document.contains(&format!("`{key}`")), "{key}");
+    }
+}

@@ -4,23 +4,35 @@ use serde_json::{Map, Value, json};
 
 use super::Draft;
 
-/// Flags of `docker run` that stand alone.
-const ALONE: [&str; 14] = [
-    "-i",
-    "-t",
-    "-it",
-    "-ti",
-    "-d",
-    "--rm",
+/// Long flags of `docker run`, and of `podman run`, that stand alone.
+const ALONE: [&str; 23] = [
+    "--detach",
+    "--disable-content-trust",
+    "--env-host",
+    "--help",
+    "--http-proxy",
     "--init",
     "--interactive",
-    "--tty",
-    "--detach",
+    "--no-healthcheck",
+    "--no-hosts",
+    "--oom-kill-disable",
+    "--passwd",
     "--privileged",
-    "--read-only",
+    "--publish-all",
     "--quiet",
-    "-q",
+    "--read-only",
+    "--read-only-tmpfs",
+    "--replace",
+    "--rm",
+    "--rmi",
+    "--sig-proxy",
+    "--tls-verify",
+    "--tty",
+    "--use-api-socket",
 ];
+
+/// Short ones, of which one word may have several.
+const LETTERS: [char; 5] = ['P', 'd', 'i', 'q', 't'];
 
 /// Flags that mean nothing here: limits and names are the fleet's affair.
 const OURS: [&str; 8] = [
@@ -59,8 +71,9 @@ pub(super) fn draft(name: &str, entry: &Value) -> Result<Draft, String> {
         draft: Draft::default(),
     };
     let image = reader.flags()?;
-    let rest: Vec<Value> = reader.args.map(Value::from).collect();
+    let rest: Vec<&str> = reader.args.collect();
     let mut draft = reader.draft;
+    draft.words(&rest);
     draft.set("name", name);
     draft.set("description", format!("Runs {image}."));
     draft.set("docker_image", image);
@@ -68,7 +81,6 @@ pub(super) fn draft(name: &str, entry: &Value) -> Result<Draft, String> {
         "transport",
         json!({"default": "stdio", "supported": ["stdio"]}),
     );
-    draft.command = rest;
     draft.note(
         "it reaches no other machine: if it has to, add \"isolation\": {\"network\": {\"value\": \
          \"egress\", \"reason\": \"..\"}}",
@@ -85,33 +97,53 @@ struct Reader<'a, I> {
 impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
     /// Everything up to the image, which is returned.
     fn flags(&mut self) -> Result<String, String> {
-        if self.args.next() != Some("run") {
+        let mut command = self.args.by_ref().skip_while(|word| *word == "container");
+        if command.next() != Some("run") {
             return Err("expected `docker run`".to_owned());
         }
-        while let Some(arg) = self.args.next() {
-            if !arg.starts_with('-') {
-                return Ok(arg.to_owned());
+        while let Some(word) = self.args.next() {
+            if word == "--" {
+                break;
             }
-            if ALONE.contains(&arg) {
-                if arg == "--privileged" {
-                    self.draft
-                        .note("--privileged was left out: no container of the fleet is");
-                }
-                continue;
+            if !word.starts_with('-') {
+                return Ok(word.to_owned());
             }
-            let (flag, value) = match arg.split_once('=') {
-                Some((flag, value)) if flag.starts_with("--") => (flag, value),
-                _ => {
-                    let value = self.args.next();
-                    (
-                        arg,
-                        value.ok_or_else(|| format!("{arg} without its value"))?,
-                    )
-                }
-            };
-            self.flag(flag, value);
+            self.flags_in(word)?;
         }
-        Err("names no image".to_owned())
+        let image = self.args.next();
+        image
+            .map(str::to_owned)
+            .ok_or_else(|| "names no image".to_owned())
+    }
+
+    /// The flags of one word; the value of the last may be the next word.
+    fn flags_in(&mut self, word: &'a str) -> Result<(), String> {
+        let (flag, value) = if word.starts_with("--") {
+            let parts = word.split_once('=');
+            parts.map_or((word.to_owned(), None), |(flag, value)| {
+                (flag.to_owned(), Some(value))
+            })
+        } else {
+            let rest = word[1..].trim_start_matches(LETTERS);
+            let Some(letter) = rest.chars().next() else {
+                return Ok(());
+            };
+            let value = &rest[letter.len_utf8()..];
+            let value = value.strip_prefix('=').unwrap_or(value);
+            let value = Some(value).filter(|value| !value.is_empty());
+            (format!("-{letter}"), value)
+        };
+        if flag == "--privileged" {
+            self.draft
+                .note("--privileged was left out: no container of the fleet is");
+        }
+        if ALONE.contains(&&*flag) {
+            return Ok(());
+        }
+        let value = value.or_else(|| self.args.next());
+        let value = value.ok_or_else(|| format!("{flag} without its value"))?;
+        self.flag(&flag, value);
+        Ok(())
     }
 
     fn flag(&mut self, flag: &str, value: &str) {
@@ -151,10 +183,11 @@ impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
 
     /// A mount whose source is the next user's to say.
     fn mount(&mut self, text: &str) {
-        let (text, read_only) = match text.strip_suffix(":ro") {
-            Some(text) => (text, true),
-            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        let (text, options) = match text.rsplit_once(':') {
+            Some((text, options)) if !options.contains('/') => (text, options),
+            _ => (text, ""),
         };
+        let read_only = options.split(',').any(|option| option == "ro");
         let Some((source, target)) = text.rsplit_once(':') else {
             self.draft
                 .note(format!("-v {text} was left out: it names no source"));

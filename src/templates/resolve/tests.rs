@@ -148,6 +148,19 @@ fn everything_wrong_is_told_at_once_and_nothing_of_secrets() {
 }
 
 #[test]
+fn a_nul_is_refused_however_it_is_given() {
+    let mut given = flags(&[("dirs", "/srv/a"), ("api_key", "12345\x006789")]);
+    given.env = pairs(&[("EXTRA", "a\0b")]);
+    given.file = Some(json!({"tags": ["a", "b\0c"]}));
+    let told = problems(&sample(), &given);
+    assert_eq!(told.len(), 3, "{told:#?}");
+    for (key, problem) in ["api_key: ", "tags: ", "EXTRA: "].iter().zip(&told) {
+        let is_told = problem.starts_with(key) && problem.contains("NUL");
+        assert!(is_told, "{told:#?}");
+    }
+}
+
+#[test]
 fn a_required_secret_is_asked_for_in_words() {
     let told = problems(&sample(), &flags(&[("dirs", "/srv/a")]));
     assert_eq!(

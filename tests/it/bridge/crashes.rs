@@ -45,6 +45,36 @@ async fn calls_in_flight_learn_how_it_died_and_what_it_said() {
 }
 
 #[tokio::test]
+async fn what_a_crashing_process_says_of_secrets_is_told_nobody() {
+    let bridge = Setup::scripted("legacy")
+        .env("API_TOKEN", "s3cr3t-value")
+        .env("CERTIFICATE", "-----BEGIN-----\nfirst-line\n")
+        .with(&["--secret-variables", "API_TOKEN,CERTIFICATE"])
+        .with(&["--secret-words", "2"])
+        .start()
+        .await;
+    let node = bridge.session("a", json!({})).await;
+    let cut = format!("{}s3cr3t-value", "x".repeat(1995));
+    let words =
+        format!("{cut}\nfirst-line of it\nlogin of legacy failed with token s3cr3t-value\n");
+    let died = node.call("die", json!({ "words": words })).await;
+    let error = &died.response["error"];
+    let shown = "login of *** failed with token ***";
+    let message = error["message"].as_str().expect("text");
+    assert!(message.ends_with(shown), "{message}");
+    assert_eq!(
+        error["data"]["stderr"],
+        json!([cut.replace("s3cr3t-value", "***"), "*** of it", shown])
+    );
+    eventually("it is in the container's log", async || {
+        bridge.lines().iter().any(|line| line == shown)
+    })
+    .await;
+    let lines = bridge.lines();
+    assert!(!lines.concat().contains("s3cr3t"), "{lines:?}");
+}
+
+#[tokio::test]
 async fn a_killed_process_is_replaced_and_told_what_the_first_was() {
     let bridge = Setup::scripted("legacy").start().await;
     let node = bridge.session("a", json!({"roots": {}})).await;

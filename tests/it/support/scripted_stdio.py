@@ -95,7 +95,7 @@ def call(id, params):
         write({"jsonrpc": "2.0", "id": number, "method": arguments.get("method", "elicitation/create"),
                "params": {"message": arguments.get("message", "?"), "requestedSchema": {"type": "object", "properties": {}}}})
     elif name == "die":
-        sys.stderr.write("about to die\nlast words\n")
+        sys.stderr.write(arguments.get("words", "about to die\nlast words\n"))
         sys.stderr.flush()
         os._exit(arguments.get("code", 3))
     elif name == "kill":

@@ -89,6 +89,29 @@ fn the_bridge_stands_before_what_the_image_runs() {
 }
 
 #[test]
+fn the_bridge_is_told_what_is_secret_and_no_secret() {
+    let value = |value: &str, sensitive| Value {
+        value: value.into(),
+        sensitive,
+    };
+    let mut spec = stdio();
+    spec.arguments = vec![value("--key", false), value("s3cr3t-word", true)];
+    spec.env = [
+        ("MODE", value("fast", false)),
+        ("TOKEN", value("s3cr3t-value", true)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let entrypoint = made(&spec, Some(&bridge())).entrypoint.expect("one");
+    let told = entrypoint.join(" ");
+    assert!(
+        told.ends_with("--secret-variables TOKEN --secret-words 3 --"),
+        "{told}"
+    );
+    assert!(!told.contains("s3cr3t"), "{told}");
+}
+
+#[test]
 fn another_entry_point_drops_the_images_command() {
     let http = || {
         spec(Transport::Http {

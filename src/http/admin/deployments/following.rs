@@ -18,9 +18,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::logs::json_line;
 use crate::{
-    deployments::definition::{Definition, Secrets},
+    deployments::definition::Definition,
     engine::{LogLine, State},
     gateway::Gateway,
+    secrets::Secrets,
 };
 
 /// Time between two looks for containers that are new.
