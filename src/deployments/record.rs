@@ -70,6 +70,8 @@ pub struct ReplicaRecord {
     pub routed: bool,
     /// Whether its server has ever answered.
     pub served: bool,
+    /// It was told to end.
+    pub told_to_stop: bool,
     /// The container's life in which it answered.
     pub ready: Option<u64>,
     /// How often it was started again.
@@ -274,6 +276,7 @@ impl Record {
             past.ready = one.ready.map(|life| (life, now));
             past.failures = one.failures;
             past.restarts = one.restarts;
+            past.told_to_stop = one.told_to_stop;
             let is_out = one.state == ReplicaState::Draining && !one.routed;
             past.withdrawn = is_out.then_some(now);
         }
@@ -338,11 +341,13 @@ mod tests {
         record.replicas.push(ReplicaRecord {
             container: "c-1".to_owned(),
             state: ReplicaState::Draining,
+            told_to_stop: true,
             ..ReplicaRecord::default()
         });
         record.remember(&mut history, tokio::time::Instant::now());
         let (one, other) = (history.of("c-0"), history.of("c-1"));
         assert!(one.routed && one.is_ready(7) && one.withdrawn.is_none());
         assert!(!other.routed && other.withdrawn.is_some());
+        assert!(!one.told_to_stop && other.told_to_stop);
     }
 }

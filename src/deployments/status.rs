@@ -159,6 +159,7 @@ impl Situation<'_> {
             url,
             audience: found.audience(),
             served: past.served,
+            told_to_stop: past.told_to_stop,
             ready: past.ready.map(|(life, _)| life),
             restarts: past.restarts,
             failures: past.failures,
@@ -189,8 +190,12 @@ impl Situation<'_> {
             }
             (Life::Paused, Goal::Run { .. }) => ReplicaState::Paused,
             (Life::Created, Goal::Run { .. }) => ReplicaState::Starting,
-            (Life::Exited(_), Goal::Run { .. }) => ReplicaState::Crashed,
-            (Life::Created | Life::Exited(_), Goal::Stopped | Goal::Gone) => ReplicaState::Stopped,
+            (Life::Exited(_), Goal::Run { .. }) if !self.history.of(&seen.name).told_to_stop => {
+                ReplicaState::Crashed
+            }
+            (Life::Created, Goal::Stopped | Goal::Gone) | (Life::Exited(_), _) => {
+                ReplicaState::Stopped
+            }
         }
     }
 

@@ -162,6 +162,9 @@ impl Watch {
         memory
             .pressed
             .retain(|name, _| seen.iter().any(|one| one.name == *name) && !ended.contains(name));
+        if let Goal::Stopped | Goal::Gone = goal {
+            memory.history.rest(&seen);
+        }
         for ended in ended {
             self.note_end(name, &ended, found, definition.as_deref(), &mut memory);
         }
