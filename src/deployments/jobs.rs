@@ -25,7 +25,7 @@ use crate::{
     bridge::token::PublicKey,
     engine::{
         BRIDGE_PORT, BridgeLaunch, Container, Created, EngineError, Exit, NewContainer,
-        docker::Docker,
+        ResolvedImage, docker::Docker,
     },
     store::Fence,
     templates::spec::Transport,
@@ -115,9 +115,12 @@ impl Pulls {
     }
 
     fn tell(&self, deployment: &str, progress: String) {
-        self.lock().insert(deployment.to_owned(), progress);
+        let is_new = self
+            .lock()
+            .insert(deployment.to_owned(), progress)
+            .is_none();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= PROGRESS) {
+        if is_new || last.is_none_or(|last| last.elapsed() >= PROGRESS) {
             *last = Some(Instant::now());
             self.changed.notify_one();
         }
@@ -207,9 +210,35 @@ impl Jobs {
         fence: Fence,
     ) -> Job {
         let (this, name) = (self.clone(), container.to_owned());
-        self.job(&definition.name.clone(), container, async move {
-            this.make(&definition, ordinal, &name, fence).await
+        // A pull takes minutes: nobody's turn, pulls have their own.
+        Box::pin(async move {
+            let image = match this.image(&definition).await {
+                Ok(image) => image,
+                Err(error) => {
+                    return Done {
+                        deployment: definition.name.clone(),
+                        container: name,
+                        outcome: Outcome::Failed(error),
+                    };
+                }
+            };
+            let (deployment, container) = (definition.name.clone(), name.clone());
+            let making = this.clone();
+            let making =
+                async move { making.make(&definition, ordinal, &name, image, fence).await };
+            this.job(&deployment, &container, making).await
         })
+    }
+
+    /// What replicas are made from, pulled when it is not there.
+    async fn image(&self, definition: &Definition) -> Result<ResolvedImage, EngineError> {
+        let image = &definition.spec.image;
+        let _pulling = Pulling(&self.pulls, &definition.name);
+        let tell = |progress| {
+            self.pulls
+                .tell(&definition.name, format!("{image}: {progress}"));
+        };
+        self.docker.ensure_image(image, tell).await
     }
 
     async fn make(
@@ -217,17 +246,10 @@ impl Jobs {
         definition: &Definition,
         ordinal: u32,
         name: &str,
+        image: ResolvedImage,
         fence: Fence,
     ) -> Result<Outcome, EngineError> {
         let spec = &definition.spec;
-        let image = {
-            let _pulling = Pulling(&self.pulls, &definition.name);
-            let tell = |progress| {
-                let told = format!("{}: {progress}", spec.image);
-                self.pulls.tell(&definition.name, told);
-            };
-            self.docker.ensure_image(&spec.image, tell).await?
-        };
         let network = spec.isolation.network;
         let network = self.docker.ensure_network(&self.fleet, network).await?;
         let bridge = match &spec.transport {

@@ -25,6 +25,7 @@ use crate::support::{
 };
 
 mod bridges;
+mod engine;
 
 async fn ask(node: &TestNode, path: &str, body: Value) -> (u16, Value) {
     let reply = post(node, path, &[], body.to_string()).await;

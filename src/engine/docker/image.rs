@@ -90,6 +90,9 @@ impl Docker {
         progress: impl Fn(PullProgress) + Send + Sync,
     ) -> Result<(), EngineError> {
         let (mut pull, mut steps) = self.join_pull(name);
+        // It may wait for its turn, or for the registry's first word.
+        let step = *steps.borrow_and_update();
+        progress(step);
         loop {
             tokio::select! {
                 // The end outranks what is left to be told.

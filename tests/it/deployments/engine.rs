@@ -1,0 +1,94 @@
+//! What a node does with an engine, as far as a fake one can show it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{ask, get};
+use crate::support::{eventually, fake_engine::FakeEngine, node::TestNode, wire::PATIENCE};
+
+/// A node with a fake engine, and a template for each image.
+struct Fleet {
+    engine: FakeEngine,
+    node: TestNode,
+    _templates: tempfile::TempDir,
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        let templates = tempfile::tempdir().expect("a directory");
+        for image in ["plain", "slow"] {
+            let directory = templates.path().join(image);
+            let template = json!({"name": image, "description": "For tests.", "version": "1.0.0",
+                "docker_image": image, "docker_tag": "1",
+                "transport": {"default": "http", "port": 80}});
+            std::fs::create_dir(&directory).expect("made");
+            std::fs::write(directory.join("template.json"), template.to_string()).expect("written");
+        }
+        let engine = FakeEngine::start().await;
+        let directories = json!([templates.path()]).to_string();
+        let setup = engine.setup().set("templates.directories", &directories);
+        let node = setup.set("cluster.lease_ttl", "\"1s\"").start().await;
+        let fleet = Self {
+            engine,
+            node,
+            _templates: templates,
+        };
+        eventually("the node has its engine", async || {
+            fleet.node.gateway.deployments.engine().identity().is_some()
+        })
+        .await;
+        fleet
+    }
+
+    async fn deploy(&self, template: &str, name: &str, replicas: u32) -> Value {
+        let body = json!({"template": template, "name": name, "replicas": replicas});
+        let (status, answer) = ask(&self.node, "/api/deployments", body).await;
+        assert_eq!(status, 202, "{answer}");
+        answer
+    }
+
+    async fn told(&self, name: &str) -> Value {
+        get(&self.node, &format!("/api/deployments/{name}")).await
+    }
+
+    async fn comes_to(&self, name: &str, phase: &str) {
+        let mut last = Value::Null;
+        let coming = async {
+            while last["phase"] != phase {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                last = self.told(name).await;
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, coming).await;
+        assert!(came.is_ok(), "not {phase} within a minute: {last}");
+    }
+}
+
+#[tokio::test]
+async fn pulls_keep_nothing_else_from_being_done() {
+    let fleet = Fleet::start().await;
+    fleet.engine.has_image("plain:1", "sha256:plain");
+    fleet.deploy("plain", "ready", 1).await;
+    fleet.comes_to("ready", "ready").await;
+    fleet.engine.hold_pulls(true);
+    let pulling: Vec<_> = (0..17).map(|n| format!("slow-{n}")).collect();
+    for name in &pulling {
+        fleet.deploy("slow", name, 1).await;
+    }
+    // All of them, before the registry has said a word.
+    for name in &pulling {
+        fleet.comes_to(name, "pulling").await;
+    }
+    let (container, _) = fleet.engine.running().remove(0);
+    fleet.engine.crash(&container);
+    eventually("it was started again", async || {
+        let told = fleet.told("ready").await;
+        told["phase"] == "ready" && told["containers"][0]["restarts"] == 1
+    })
+    .await;
+    fleet.engine.hold_pulls(false);
+    for name in &pulling {
+        fleet.comes_to(name, "ready").await;
+    }
+}
