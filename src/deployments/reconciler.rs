@@ -20,7 +20,7 @@ use std::{
 };
 
 use futures_util::{
-    StreamExt as _,
+    FutureExt as _, StreamExt as _,
     future::{BoxFuture, join_all},
 };
 use tokio::{
@@ -195,6 +195,9 @@ impl Watch {
             }
             while let Some(done) = self.running.try_join_next_with_id() {
                 self.note_task(done);
+            }
+            while let Some(Some(event)) = events.next().now_or_never() {
+                self.heard(&event);
             }
         }
     }

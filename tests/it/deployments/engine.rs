@@ -1,11 +1,20 @@
 //! What a node does with an engine, as far as a fake one can show it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use mcp_fleet::{
+    deployments::record::{Phase, Record, ReplicaState},
+    store::{Channel, Event},
+};
 use serde_json::{Value, json};
 
 use super::{ask, get};
-use crate::support::{eventually, fake_engine::FakeEngine, node::TestNode, wire::PATIENCE};
+use crate::support::{
+    eventually,
+    fake_engine::FakeEngine,
+    node::TestNode,
+    wire::{PATIENCE, within},
+};
 
 /// A node with a fake engine, and a template for each image.
 struct Fleet {
@@ -46,6 +55,12 @@ impl Fleet {
         let (status, answer) = ask(&self.node, "/api/deployments", body).await;
         assert_eq!(status, 202, "{answer}");
         answer
+    }
+
+    async fn change(&self, name: &str, step: &str, body: Value) {
+        let path = format!("/api/deployments/{name}/{step}");
+        let (status, answer) = ask(&self.node, &path, body).await;
+        assert_eq!(status, 202, "{answer}");
     }
 
     async fn told(&self, name: &str) -> Value {
@@ -91,4 +106,52 @@ async fn pulls_keep_nothing_else_from_being_done() {
     for name in &pulling {
         fleet.comes_to(name, "ready").await;
     }
+}
+
+#[tokio::test]
+async fn news_of_a_start_of_ours_unsettles_nobody() {
+    let fleet = Fleet::start().await;
+    fleet.engine.has_image("plain:1", "sha256:plain");
+    fleet.deploy("plain", "one", 1).await;
+    fleet.comes_to("one", "ready").await;
+    fleet.engine.hold_events(true);
+    fleet.change("one", "scale", json!({"replicas": 6})).await;
+    eventually("all answer", async || fleet.told("one").await["ready"] == 6).await;
+    let mut feed = fleet.node.gateway.store.subscribe();
+    // What happened is heard of only now, and then of an end.
+    let (crashed, _) = fleet.engine.running().remove(0);
+    fleet.engine.crash(&crashed);
+    fleet.engine.hold_events(false);
+    let mut states: BTreeMap<String, Vec<ReplicaState>> = BTreeMap::new();
+    let settled = async {
+        loop {
+            let Ok(Event::Message {
+                channel: Channel::Deployments,
+                payload,
+            }) = feed.recv().await
+            else {
+                continue;
+            };
+            let record = Record::decode(&payload).expect("understood");
+            for one in &record.replicas {
+                states
+                    .entry(one.container.clone())
+                    .or_default()
+                    .push(one.state);
+                assert!(one.routed || one.container == crashed, "{record:?}");
+            }
+            let is_back = record.replicas.iter().any(|one| one.restarts == 1);
+            if record.phase == Phase::Ready && is_back {
+                return;
+            }
+        }
+    };
+    within("all answer again", settled).await;
+    states.remove(&crashed);
+    let is_ready =
+        |states: &Vec<ReplicaState>| states.iter().all(|one| *one == ReplicaState::Ready);
+    assert!(
+        states.len() == 5 && states.values().all(is_ready),
+        "{states:?}"
+    );
 }

@@ -103,6 +103,15 @@ impl FakeEngine {
         self.shared.are_pulls_held.send_replace(are_held);
     }
 
+    /// Nobody hears of what happens, or all at once hear of it.
+    pub(crate) fn hold_events(&self, are_held: bool) {
+        let mut held = self.shared.are_events_held.lock().expect("not poisoned");
+        *held = are_held;
+        if !are_held {
+            self.shared.told.send_replace(self.world().events.len());
+        }
+    }
+
     /// Names and images of the containers that run.
     pub(crate) fn running(&self) -> Vec<(String, String)> {
         let world = self.world();
