@@ -19,7 +19,7 @@ use super::{
     definition::{Definition, Secrets},
     naming::{Found, container_labels},
     pressure,
-    record::{LOG_LINES, LOG_WIDTH},
+    record::{LOG_LINES, LOG_WIDTH, PinnedImage},
 };
 use crate::{
     bridge::token::PublicKey,
@@ -60,8 +60,8 @@ pub(super) struct Done {
 /// What came of a step.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It was made and started.
-    Created,
+    /// It was made from that image, and started.
+    Created(PinnedImage),
     /// It was started again.
     Started,
     /// Its server answers, in this life of the container.
@@ -201,18 +201,20 @@ impl Jobs {
         })
     }
 
-    /// Makes and starts a replica, with all that it needs.
+    /// Makes and starts a replica, with all that it needs, from that image if
+    /// it still can be had.
     pub(super) fn create(
         &self,
         definition: Arc<Definition>,
         ordinal: u32,
         container: &str,
+        image: Option<PinnedImage>,
         fence: Fence,
     ) -> Job {
         let (this, name) = (self.clone(), container.to_owned());
         // A pull takes minutes: nobody's turn, pulls have their own.
         Box::pin(async move {
-            let image = match this.image(&definition).await {
+            let image = match this.image(&definition, image.as_ref()).await {
                 Ok(image) => image,
                 Err(error) => {
                     return Done {
@@ -231,13 +233,30 @@ impl Jobs {
     }
 
     /// What replicas are made from, pulled when it is not there.
-    async fn image(&self, definition: &Definition) -> Result<ResolvedImage, EngineError> {
+    async fn image(
+        &self,
+        definition: &Definition,
+        pinned: Option<&PinnedImage>,
+    ) -> Result<ResolvedImage, EngineError> {
         let image = &definition.spec.image;
         let _pulling = Pulling(&self.pulls, &definition.name);
         let tell = |progress| {
             self.pulls
                 .tell(&definition.name, format!("{image}: {progress}"));
         };
+        if let Some(PinnedImage { id, digest, .. }) = pinned {
+            let same = self.docker.ensure_same(id, digest.as_deref(), tell);
+            if let Some(same) = same.await? {
+                return Ok(same);
+            }
+            let deployment = &definition.name;
+            tracing::warn!(
+                deployment,
+                image,
+                id,
+                "an image is gone: its name is looked up anew"
+            );
+        }
         self.docker.ensure_image(image, tell).await
     }
 
@@ -282,7 +301,11 @@ impl Jobs {
             Created::AlreadyThere => self.check_ours(name).await?,
         }
         self.docker.start(name).await?;
-        Ok(Outcome::Created)
+        Ok(Outcome::Created(PinnedImage {
+            spec: definition.hash().to_string(),
+            id: image.id,
+            digest: image.digest,
+        }))
     }
 
     /// Whoever has the name was made by us, or is left alone.

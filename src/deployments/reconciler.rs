@@ -35,7 +35,7 @@ use super::{
     jobs::{Done, Jobs},
     naming::Found,
     plan::{Goal, Life},
-    record::Record,
+    record::{PinnedImage, Record},
     status::Trouble,
 };
 use crate::{
@@ -102,6 +102,8 @@ struct Memory {
     pressed: BTreeMap<String, String>,
     /// Since when containers run without an answer.
     silent: BTreeMap<String, Instant>,
+    /// What replicas are made from.
+    image: Option<PinnedImage>,
     /// What was written last, and when.
     told: Option<(Record, Instant)>,
     is_remembered: bool,

@@ -38,6 +38,8 @@ pub struct Record {
     pub replicas: Vec<ReplicaRecord>,
     /// How far an image is that is being pulled.
     pub pull: Option<String>,
+    /// What replicas are made from, as soon as one was.
+    pub image: Option<PinnedImage>,
     /// Longest wait for the answer to a call, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The node that reconciles.
@@ -46,6 +48,19 @@ pub struct Record {
     pub fence: u64,
     /// See `fence`.
     pub serial: u64,
+}
+
+/// What an image's name stood for when the first replica was made: the others
+/// are made from the same, whatever the name stands for by then.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PinnedImage {
+    /// The hash of what they run: something else is looked up anew.
+    pub spec: String,
+    /// The engine's id of it.
+    pub id: String,
+    /// By which the registry knows it; what never came from one has none.
+    pub digest: Option<String>,
 }
 
 /// One container of a deployment.

@@ -8,7 +8,7 @@ use super::{
     history::History,
     naming::Found,
     plan::{Goal, Life, Plan, Seen},
-    record::{Phase, Record, ReplicaRecord, ReplicaState},
+    record::{Phase, PinnedImage, Record, ReplicaRecord, ReplicaState},
 };
 use crate::engine::{Exit, State};
 
@@ -57,6 +57,8 @@ pub struct Situation<'a> {
     pub pressed: &'a BTreeMap<String, String>,
     /// How far the pull of its image is.
     pub pull: Option<&'a str>,
+    /// What replicas are made from.
+    pub image: Option<&'a PinnedImage>,
     /// What was told last.
     pub before: Option<&'a Record>,
     /// Names the containers of replicas.
@@ -88,6 +90,7 @@ impl Situation<'_> {
             engine: self.engine(),
             replicas,
             pull: self.pull.map(ToOwned::to_owned),
+            image: self.image.cloned(),
             timeout_ms: self.timeout_ms(),
             ..Record::default()
         }

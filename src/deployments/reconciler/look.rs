@@ -18,7 +18,7 @@ use crate::{
         jobs::probe,
         naming::{Found, container_name},
         plan::{Action, Goal, Life, Plan, plan},
-        record::{Phase, Record},
+        record::{Phase, PinnedImage, Record},
         status::{Situation, Trouble},
     },
     engine::State,
@@ -196,6 +196,7 @@ impl Watch {
             troubles: &memory.troubles,
             pressed: &memory.pressed,
             pull: pulls.get(name).map(String::as_str),
+            image: memory.image.as_ref(),
             before: memory.told.as_ref().map(|(told, _)| told),
             fleet: &fleet,
         };
@@ -229,8 +230,8 @@ impl Watch {
                 let (Some(definition), Some(fence)) = (definition, fence) else {
                     return;
                 };
-                let fleet = self.jobs.fleet();
-                let name = container_name(fleet, deployment, &definition.hash(), *ordinal);
+                let (fleet, spec) = (self.jobs.fleet(), definition.hash());
+                let name = container_name(fleet, deployment, &spec, *ordinal);
                 if definition.has_lost_secrets() {
                     let trouble = Trouble {
                         reason: "its container is gone, and its secrets were lost with the store: \
@@ -245,8 +246,9 @@ impl Watch {
                 if self.is_tidying || self.busy.contains_key(&name) {
                     return;
                 }
+                let image = pinned(&spec, memory.image.as_ref(), found);
                 let definition = Arc::clone(definition);
-                let job = self.jobs.create(definition, *ordinal, &name, fence);
+                let job = self.jobs.create(definition, *ordinal, &name, image, fence);
                 (name, job)
             }
             Action::Start(name) => (name.clone(), self.jobs.start(deployment, name)),
@@ -292,6 +294,19 @@ enum Outlook {
     Record(Box<Record>),
     /// Nothing of it is left, as it should be.
     Gone,
+}
+
+/// What another replica is made from: the same as those that there were, or are.
+fn pinned(spec: &SpecHash, known: Option<&PinnedImage>, found: &[Found]) -> Option<PinnedImage> {
+    if let Some(known) = known.filter(|known| known.spec == spec.as_str()) {
+        return Some(known.clone());
+    }
+    let there = found.iter().find(|one| one.seen.spec == *spec)?;
+    Some(PinnedImage {
+        spec: spec.to_string(),
+        id: there.container.image.clone(),
+        digest: None,
+    })
 }
 
 fn names_of(goal: &Goal, name: impl Fn(&SpecHash, u32) -> String) -> BTreeSet<String> {

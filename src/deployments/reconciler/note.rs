@@ -130,8 +130,9 @@ impl Watch {
         self.busy.remove(&container);
         let past = memory.history.entry(&container);
         match outcome {
-            Outcome::Created => {
+            Outcome::Created(image) => {
                 past.started();
+                memory.image = Some(image);
                 memory.troubles.remove(&container);
             }
             Outcome::Started => {

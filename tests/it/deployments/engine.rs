@@ -155,3 +155,32 @@ async fn news_of_a_start_of_ours_unsettles_nobody() {
         "{states:?}"
     );
 }
+
+#[tokio::test]
+async fn a_name_that_stands_for_another_image_changes_nothing_before_a_restart() {
+    let fleet = Fleet::start().await;
+    let images = || -> Vec<_> {
+        let running = fleet.engine.running().into_iter();
+        running.map(|(_, image)| image).collect()
+    };
+    fleet.engine.has_image("plain:1", "sha256:a");
+    fleet.deploy("plain", "one", 1).await;
+    fleet.comes_to("one", "ready").await;
+    fleet.engine.has_image("plain:1", "sha256:b");
+    fleet.change("one", "scale", json!({"replicas": 3})).await;
+    fleet.comes_to("one", "ready").await;
+    assert_eq!(images(), ["sha256:a"; 3]);
+    // None is left that says what it was made from.
+    fleet.engine.lose_containers();
+    eventually("all are back", async || images().len() == 3).await;
+    assert_eq!(images(), ["sha256:a"; 3]);
+    fleet.change("one", "restart", json!({})).await;
+    let are_new = async || images().iter().filter(|id| *id == "sha256:b").count() == 3;
+    eventually("all are new", are_new).await;
+    fleet.comes_to("one", "ready").await;
+    // What cannot be had any more is looked up anew.
+    fleet.engine.has_image("plain:1", "sha256:c");
+    fleet.engine.lose_image("sha256:b");
+    fleet.engine.lose_containers();
+    eventually("all are back", async || images() == ["sha256:c"; 3]).await;
+}

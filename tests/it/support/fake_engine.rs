@@ -95,7 +95,25 @@ impl FakeEngine {
 
     /// There is an image of that name, or the name is another one's now.
     pub(crate) fn has_image(&self, name: &str, id: &str) {
-        self.world().images.insert(name.to_owned(), id.to_owned());
+        let mut world = self.world();
+        for name in [name, id] {
+            world.images.insert(name.to_owned(), id.to_owned());
+        }
+    }
+
+    /// Somebody removes an image.
+    pub(crate) fn lose_image(&self, name: &str) {
+        self.world().images.remove(name);
+    }
+
+    /// Somebody removes all containers.
+    pub(crate) fn lose_containers(&self) {
+        let mut world = self.world();
+        let ids: Vec<_> = world.containers.keys().cloned().collect();
+        for id in ids {
+            world.remove(&id);
+        }
+        self.shared.tell(world.events.len());
     }
 
     /// Pulls go on without an end, or give images of their own names.
@@ -180,6 +198,12 @@ impl World {
             (one.status, one.finished, one.server) = ("exited", finished, None);
             self.happen(id, "die");
         }
+    }
+
+    fn remove(&mut self, id: &str) {
+        self.end(id);
+        self.happen(id, "destroy");
+        self.containers.remove(id);
     }
 
     fn summary(&self, id: &str) -> Value {
@@ -299,13 +323,15 @@ async fn images(shared: &Shared, path: &str, query: &HashMap<String, String>) ->
         let mut held = shared.are_pulls_held.subscribe();
         held.wait_for(|held| !held).await.ok();
         let id = format!("sha256:{name}");
-        shared.world().images.insert(name, id);
+        let mut world = shared.world();
+        for name in [name, id.clone()] {
+            world.images.insert(name, id.clone());
+        }
         return answer(200, &json!({"status": "done"}));
     }
     let name = path.trim_start_matches("images/").trim_end_matches("/json");
     let world = shared.world();
-    let by_id = world.images.values().find(|id| *id == name);
-    match world.images.get(name).or(by_id) {
+    match world.images.get(name) {
         Some(id) => answer(
             200,
             &json!({"Id": id, "Os": "linux", "Architecture": "amd64",
@@ -399,9 +425,7 @@ async fn containers(
             answer(204, &Value::Null)
         }
         (&Method::DELETE, None) => {
-            world.end(&id);
-            world.happen(&id, "destroy");
-            world.containers.remove(&id);
+            world.remove(&id);
             answer(204, &Value::Null)
         }
         (_, Some("logs")) => Response::new(Body::empty()),
