@@ -202,7 +202,10 @@ impl View {
             Wish::Run => {
                 let spec = self.record.as_ref().map(|record| record.spec.as_str());
                 let is_right = self.ready() == definition.replicas as usize;
-                spec == Some(definition.hash().as_str()) && (phase != Phase::Ready || is_right)
+                let attempt = self.record.as_ref().map(|record| record.attempt);
+                attempt == Some(definition.attempt)
+                    && spec == Some(definition.hash().as_str())
+                    && (phase != Phase::Ready || is_right)
             }
             Wish::Stop { .. } => matches!(phase, Phase::Stopping | Phase::Stopped),
             Wish::Remove => phase == Phase::Removing,

@@ -139,6 +139,14 @@ impl History {
         ended.map(|one| one.name.clone()).collect::<Vec<_>>()
     }
 
+    /// Failures so far count no more.
+    pub fn forgive(&mut self) {
+        for past in self.0.values_mut() {
+            past.failures = 0;
+            past.not_before = None;
+        }
+    }
+
     /// These are to stand still: however they ended, that is no failure, and
     /// they have nobody to stand in for.
     pub fn rest(&mut self, seen: &[Seen]) {

@@ -104,9 +104,22 @@ struct Memory {
     silent: BTreeMap<String, Instant>,
     /// What replicas are made from.
     image: Option<PinnedImage>,
+    /// The attempt that all this is about.
+    attempt: u32,
     /// What was written last, and when.
     told: Option<(Record, Instant)>,
     is_remembered: bool,
+}
+
+impl Memory {
+    /// Somebody has mended what was wrong, and says so by another attempt.
+    fn forgive(&mut self, attempt: u32) {
+        if std::mem::replace(&mut self.attempt, attempt) != attempt {
+            self.history.forgive();
+            self.troubles.clear();
+            self.silent.clear();
+        }
+    }
 }
 
 /// The state of [`Reconciler::run`].

@@ -30,6 +30,8 @@ pub struct Record {
     pub at: u64,
     /// The hash of what is wanted.
     pub spec: String,
+    /// Which attempt at it this is about.
+    pub attempt: u32,
     /// The template it was made from.
     pub template: String,
     /// Where it runs, as `kind/id`.

@@ -86,6 +86,7 @@ impl Situation<'_> {
                 .or_else(|| self.pressed.values().next().cloned()),
             is_final: trouble.is_some_and(|trouble| trouble.is_final),
             spec: spec.unwrap_or_default(),
+            attempt: self.definition.map_or(0, |known| known.attempt),
             template: self.template(),
             engine: self.engine(),
             replicas,

@@ -63,6 +63,7 @@ fn definition(name: &str) -> Definition {
         engine: EngineRef::docker("elsewhere"),
         wish: Wish::Run,
         generation_nonce: "00".to_owned(),
+        attempt: 0,
         adopted: None,
     }
 }

@@ -149,6 +149,9 @@ impl Watch {
         let named = |spec: &_, ordinal| container_name(&fleet, name, spec, ordinal);
         let seen: Vec<_> = found.iter().map(|found| found.seen.clone()).collect();
         let mut memory = self.memories.remove(name).unwrap_or_default();
+        if let Some(definition) = &definition {
+            memory.forgive(definition.attempt);
+        }
         let names = names_of(&goal, named);
         let ended = memory
             .history

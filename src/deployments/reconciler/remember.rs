@@ -128,6 +128,7 @@ impl Watch {
             let memory = self.memories.entry(record.name.clone()).or_default();
             record.remember(&mut memory.history, now);
             memory.image.clone_from(&record.image);
+            memory.attempt = record.attempt;
             // Written again in any case: it is another node's.
             memory.told = Some((record, now));
         }

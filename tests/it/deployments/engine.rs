@@ -7,6 +7,7 @@ use mcp_fleet::{
     store::{Channel, Event},
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{ask, get};
 use crate::support::{
@@ -183,4 +184,26 @@ async fn a_name_that_stands_for_another_image_changes_nothing_before_a_restart()
     fleet.engine.lose_image("sha256:b");
     fleet.engine.lose_containers();
     eventually("all are back", async || images() == ["sha256:c"; 3]).await;
+}
+
+#[tokio::test]
+async fn what_was_mended_is_deployed_again_and_tried_at_once() {
+    let fleet = Fleet::start().await;
+    fleet.deploy("plain", "one", 1).await;
+    fleet.comes_to("one", "failing").await;
+    fleet.engine.has_image("plain:1", "sha256:plain");
+    let begun = Instant::now();
+    let told = fleet.deploy("plain", "one", 1).await;
+    // Nothing is told of the attempt before.
+    assert_eq!(
+        (&told["outcome"], &told["reason"]),
+        (&json!("unchanged"), &Value::Null)
+    );
+    assert_ne!(told["phase"], "failing");
+    fleet.comes_to("one", "ready").await;
+    // It would have been tried by itself after a minute.
+    assert!(begun.elapsed() < Duration::from_secs(45));
+    // One that works is left as it is.
+    let told = fleet.deploy("plain", "one", 1).await;
+    assert_eq!(told["phase"], "ready");
 }
