@@ -24,7 +24,7 @@ use super::{
 use crate::{
     bridge::token::PublicKey,
     engine::{
-        BRIDGE_PORT, BridgeLaunch, Container, Created, EngineError, Exit, NewContainer,
+        BRIDGE_PORT, BridgeLaunch, Cause, Container, Created, EngineError, Exit, NewContainer,
         ResolvedImage, docker::Docker,
     },
     store::Fence,
@@ -318,16 +318,25 @@ impl Jobs {
         Err(EngineError {
             operation: crate::engine::Operation::Create,
             subject: crate::engine::Subject::Container(name.to_owned()),
-            cause: crate::engine::Cause::Invalid {
+            cause: Cause::Invalid {
                 why: "a container of that name is there, and it is not this fleet's".to_owned(),
             },
         })
     }
 
-    pub(super) fn start(&self, deployment: &str, container: &str) -> Job {
+    /// Starts a container. One that cannot be, as its network is gone, is out
+    /// of the way afterwards if another may be made, with its network.
+    pub(super) fn start(&self, deployment: &str, container: &str, may_make: bool) -> Job {
         let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
         self.job(deployment, container, async move {
-            docker.start(&name).await.map(|()| Outcome::Started)
+            let started = docker.start(&name).await;
+            let is_of_no_use = started
+                .as_ref()
+                .is_err_and(|error| matches!(error.cause, Cause::NetworkGone { .. }));
+            if is_of_no_use && may_make {
+                docker.remove(&name).await?;
+            }
+            started.map(|()| Outcome::Started)
         })
     }
 

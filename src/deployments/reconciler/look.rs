@@ -254,7 +254,11 @@ impl Watch {
                 let job = self.jobs.create(definition, *ordinal, &name, image, fence);
                 (name, job)
             }
-            Action::Start(name) => (name.clone(), self.jobs.start(deployment, name)),
+            Action::Start(name) => {
+                let is_known = definition.is_some_and(|known| !known.has_lost_secrets());
+                let may_make = is_known && fence.is_some();
+                (name.clone(), self.jobs.start(deployment, name, may_make))
+            }
             Action::Probe(name) => {
                 let Some(found) = of(name) else { return };
                 let Life::Running(since) = found.seen.life else {

@@ -207,3 +207,20 @@ async fn what_was_mended_is_deployed_again_and_tried_at_once() {
     let told = fleet.deploy("plain", "one", 1).await;
     assert_eq!(told["phase"], "ready");
 }
+
+#[tokio::test]
+async fn a_container_whose_network_is_gone_is_made_anew() {
+    let fleet = Fleet::start().await;
+    fleet.engine.has_image("plain:1", "sha256:plain");
+    fleet.deploy("plain", "one", 1).await;
+    fleet.comes_to("one", "ready").await;
+    let before = fleet.told("one").await["containers"][0]["endpoint"].clone();
+    let (container, _) = fleet.engine.running().remove(0);
+    fleet.engine.lose_networks();
+    fleet.engine.crash(&container);
+    eventually("another one answers", async || {
+        let told = fleet.told("one").await;
+        told["phase"] == "ready" && told["containers"][0]["endpoint"] != before
+    })
+    .await;
+}

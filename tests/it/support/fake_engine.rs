@@ -151,6 +151,11 @@ impl FakeEngine {
         self.shared.tell(world.events.len());
     }
 
+    /// Somebody removes all networks.
+    pub(crate) fn lose_networks(&self) {
+        self.world().networks.clear();
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.shared.world()
     }
