@@ -80,6 +80,8 @@ pub struct Settings {
     pub check: Duration,
     /// Longest wait for the answer to a call, where a template says none.
     pub timeout: Duration,
+    /// How long a server may take to end by itself where nobody says it.
+    pub grace: Duration,
     /// Times of updates and of failures.
     pub pace: Pace,
     /// What the containers of this node are marked with, when they end with it.

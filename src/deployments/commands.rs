@@ -223,12 +223,15 @@ impl Deployments {
         matches!(phase, Some(Phase::Failing | Phase::Degraded))
     }
 
-    /// Stops a deployment; its containers stay.
+    /// Stops a deployment; its containers stay. `grace`: seconds its servers
+    /// have to end by themselves, the usual time when absent.
     ///
     /// # Errors
     /// As [`deploy`](Self::deploy).
-    pub async fn stop(&self, name: &str, grace: u32) -> Result<View, DeployError> {
-        let grace = grace.min(MAX_GRACE);
+    pub async fn stop(&self, name: &str, grace: Option<u32>) -> Result<View, DeployError> {
+        let usual = self.settings.grace.as_millis().div_ceil(1000);
+        let usual = u32::try_from(usual).unwrap_or(MAX_GRACE);
+        let grace = grace.unwrap_or(usual).min(MAX_GRACE);
         let stop = |definition: &mut Definition| definition.wish = Wish::Stop { grace };
         self.change(name, stop).await
     }

@@ -43,8 +43,6 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// Pauses between two questions to it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(250);
-/// Time a server has to end by itself before it is removed.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What came of a step.
 #[derive(Debug)]
@@ -152,6 +150,8 @@ pub(super) struct Jobs {
     fleet: Arc<str>,
     key: PublicKey,
     owner: Option<Arc<str>>,
+    /// Time a server has to end by itself before it is removed.
+    grace: Duration,
     turns: Arc<Semaphore>,
     pub(super) pulls: Arc<Pulls>,
 }
@@ -172,6 +172,7 @@ impl Jobs {
             fleet: key.fleet_id().into(),
             key,
             owner: node.settings.owner.as_deref().map(Into::into),
+            grace: node.settings.grace,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             pulls: Arc::default(),
         }
@@ -349,8 +350,9 @@ impl Jobs {
 
     pub(super) fn remove(&self, deployment: &str, container: &str, is_running: bool) -> Job {
         let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
+        let grace = self.grace;
         self.job(deployment, container, async move {
-            if is_running && let Err(error) = docker.stop(&name, GRACE).await {
+            if is_running && let Err(error) = docker.stop(&name, grace).await {
                 tracing::debug!(container = name, %error, "removed without a word");
             }
             docker.remove(&name).await.map(|()| Outcome::Removed)

@@ -271,7 +271,7 @@ impl Watch {
             Action::Stop(name) => {
                 let grace = match definition.map(|definition| definition.wish) {
                     Some(Wish::Stop { grace }) => Duration::from_secs(grace.into()),
-                    _ => Duration::from_secs(10),
+                    _ => self.node.settings.grace,
                 };
                 (name.clone(), self.jobs.stop(deployment, name, grace))
             }

@@ -11,13 +11,34 @@ use tokio::time::Instant;
 
 use super::{ask, get};
 use crate::support::{
+    client::bare,
     eventually,
     fake_engine::FakeEngine,
-    node::TestNode,
+    node::{Setup, TestCluster, TestNode},
     wire::{PATIENCE, within},
 };
 
-/// A node with a fake engine, and a template for each image.
+/// A template for each image.
+fn templates() -> tempfile::TempDir {
+    let templates = tempfile::tempdir().expect("a directory");
+    for image in ["plain", "slow"] {
+        let directory = templates.path().join(image);
+        let template = json!({"name": image, "description": "For tests.", "version": "1.0.0",
+            "docker_image": image, "docker_tag": "1",
+            "transport": {"default": "http", "port": 80}});
+        std::fs::create_dir(&directory).expect("made");
+        std::fs::write(directory.join("template.json"), template.to_string()).expect("written");
+    }
+    templates
+}
+
+fn setup(engine: &FakeEngine, templates: &tempfile::TempDir) -> Setup {
+    let directories = json!([templates.path()]).to_string();
+    let setup = engine.setup().set("templates.directories", &directories);
+    setup.set("cluster.lease_ttl", "\"1s\"")
+}
+
+/// A node with a fake engine.
 struct Fleet {
     engine: FakeEngine,
     node: TestNode,
@@ -26,19 +47,12 @@ struct Fleet {
 
 impl Fleet {
     async fn start() -> Self {
-        let templates = tempfile::tempdir().expect("a directory");
-        for image in ["plain", "slow"] {
-            let directory = templates.path().join(image);
-            let template = json!({"name": image, "description": "For tests.", "version": "1.0.0",
-                "docker_image": image, "docker_tag": "1",
-                "transport": {"default": "http", "port": 80}});
-            std::fs::create_dir(&directory).expect("made");
-            std::fs::write(directory.join("template.json"), template.to_string()).expect("written");
-        }
-        let engine = FakeEngine::start().await;
-        let directories = json!([templates.path()]).to_string();
-        let setup = engine.setup().set("templates.directories", &directories);
-        let node = setup.set("cluster.lease_ttl", "\"1s\"").start().await;
+        Self::with(|setup| setup).await
+    }
+
+    async fn with(more: impl FnOnce(Setup) -> Setup) -> Self {
+        let (engine, templates) = (FakeEngine::start().await, templates());
+        let node = more(setup(&engine, &templates)).start().await;
         let fleet = Self {
             engine,
             node,
@@ -223,4 +237,59 @@ async fn a_container_whose_network_is_gone_is_made_anew() {
         told["phase"] == "ready" && told["containers"][0]["endpoint"] != before
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_was_stopped_stays_so_when_another_node_goes_on() {
+    let (engine, templates) = (FakeEngine::start().await, templates());
+    engine.has_image("plain:1", "sha256:plain");
+    let mut cluster = TestCluster::pair(setup(&engine, &templates)).await;
+    let path = "/api/deployments/one";
+    let told = async |node: &TestNode, key: &str| get(node, path).await[key].clone();
+    let body = json!({"template": "plain", "name": "one"});
+    eventually("it is taken", async || {
+        let (status, _) = ask(cluster.a(), "/api/deployments", body.clone()).await;
+        status == 202
+    })
+    .await;
+    let comes_to = async |node: &TestNode, phase: &str| {
+        eventually(phase, async || told(node, "phase").await == phase).await;
+    };
+    comes_to(cluster.a(), "ready").await;
+    let (stopped, _) = engine.running().remove(0);
+    ask(cluster.a(), &format!("{path}/stop"), json!({})).await;
+    comes_to(cluster.a(), "stopped").await;
+    // Whoever looks after the engine ends.
+    let duty = told(cluster.a(), "node").await;
+    cluster
+        .nodes
+        .retain(|node| json!(node.gateway.node.as_str()) != duty);
+    let node = cluster.a();
+    let goes_on = async || told(node, "node").await == json!(node.gateway.node.as_str());
+    eventually("the other node goes on", goes_on).await;
+    assert_eq!(told(node, "phase").await, "stopped");
+    assert_eq!(told(node, "reason").await, Value::Null);
+    assert_eq!(told(node, "containers").await[0]["state"], "stopped");
+    ask(node, &format!("{path}/restart"), json!({})).await;
+    comes_to(node, "ready").await;
+    assert_eq!(engine.starts(&stopped), 1);
+    assert_ne!(engine.running()[0].0, stopped);
+}
+
+#[tokio::test]
+async fn servers_have_the_usual_time_to_end_or_what_is_asked() {
+    let fleet = Fleet::with(|setup| setup.set("engine.docker.stop_timeout", "\"3s\"")).await;
+    fleet.engine.has_image("plain:1", "sha256:plain");
+    for asked in [json!({}), json!({"timeout": 7})] {
+        fleet.deploy("plain", "one", 1).await;
+        fleet.comes_to("one", "ready").await;
+        fleet.change("one", "stop", asked).await;
+        fleet.comes_to("one", "stopped").await;
+    }
+    fleet.deploy("plain", "one", 1).await;
+    fleet.comes_to("one", "ready").await;
+    let removed = bare(&fleet.node, "DELETE", "/api/deployments/one", &[]).await;
+    assert_eq!(removed.status, 202);
+    eventually("it is gone", async || fleet.engine.running().is_empty()).await;
+    assert_eq!(fleet.engine.graces(), ["3", "7", "3"]);
 }

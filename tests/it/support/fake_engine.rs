@@ -31,6 +31,10 @@ struct World {
     images: BTreeMap<String, String>,
     networks: BTreeMap<String, Value>,
     containers: BTreeMap<String, Container>,
+    /// Names of containers, each time one was started.
+    starts: Vec<String>,
+    /// Seconds that containers were given to end.
+    graces: Vec<String>,
     events: Vec<Value>,
 }
 
@@ -141,6 +145,17 @@ impl FakeEngine {
         let mut running: Vec<_> = running.map(|one| (one.name.clone(), text(one))).collect();
         running.sort();
         running
+    }
+
+    /// How often a container was started.
+    pub(crate) fn starts(&self, name: &str) -> usize {
+        let world = self.world();
+        world.starts.iter().filter(|one| *one == name).count()
+    }
+
+    /// Seconds that containers were given to end, each time.
+    pub(crate) fn graces(&self) -> Vec<String> {
+        self.world().graces.clone()
     }
 
     /// Ends a container.
@@ -422,10 +437,13 @@ async fn containers(
             let started = world.tick();
             let one = world.containers.get_mut(&id).expect("found");
             (one.status, one.started, one.server) = ("running", started, Some(server));
+            let name = one.name.clone();
+            world.starts.push(name);
             world.happen(&id, "start");
             answer(204, &Value::Null)
         }
         (_, Some("stop")) => {
+            world.graces.extend(query.get("t").cloned());
             world.end(&id);
             answer(204, &Value::Null)
         }
