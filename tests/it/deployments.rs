@@ -1,6 +1,6 @@
 //! Deployments, as far as no engine is needed: what nodes refuse, what all of
-//! them make of what a node with an engine has written down. With a real
-//! engine: tests/deploy.
+//! them make of what a node with an engine has written down; `engine`: what a
+//! node does with a fake one. With a real engine: tests/deploy.
 
 use bytes::Bytes;
 use mcp_fleet::{
