@@ -80,6 +80,8 @@ pub struct Settings {
     pub check: Duration,
     /// Longest wait for the answer to a call, where a template says none.
     pub timeout: Duration,
+    /// How long a server may take to end by itself where nobody says it.
+    pub grace: Duration,
     /// Times of updates and of failures.
     pub pace: Pace,
     /// What the containers of this node are marked with, when they end with it.
@@ -202,7 +204,10 @@ impl View {
             Wish::Run => {
                 let spec = self.record.as_ref().map(|record| record.spec.as_str());
                 let is_right = self.ready() == definition.replicas as usize;
-                spec == Some(definition.hash().as_str()) && (phase != Phase::Ready || is_right)
+                let attempt = self.record.as_ref().map(|record| record.attempt);
+                attempt == Some(definition.attempt)
+                    && spec == Some(definition.hash().as_str())
+                    && (phase != Phase::Ready || is_right)
             }
             Wish::Stop { .. } => matches!(phase, Phase::Stopping | Phase::Stopped),
             Wish::Remove => phase == Phase::Removing,

@@ -138,6 +138,9 @@ pub struct PullProgress {
 impl fmt::Display for PullProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (done, layers) = (self.done, self.layers);
+        if layers == 0 {
+            return f.write_str("waiting");
+        }
         let mib = |bytes: u64| bytes >> 20;
         let (bytes, total) = (mib(self.bytes), mib(self.total));
         write!(f, "{done} of {layers} layers, {bytes} of {total} MiB")

@@ -75,9 +75,9 @@ pub struct OneArgs {
 /// Arguments of `stop`.
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// Seconds its servers have to end by themselves
-    #[arg(long, value_name = "S", default_value_t = 10)]
-    pub timeout: u32,
+    /// Seconds its servers have to end by themselves (default: the node's `engine.docker.stop_timeout`)
+    #[arg(long, value_name = "S")]
+    pub timeout: Option<u32>,
     /// Which deployment.
     #[command(flatten)]
     pub one: OneArgs,
@@ -153,7 +153,9 @@ pub(super) async fn list(args: NodeArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn stop(args: StopArgs) -> Result<(), Failure> {
-    let body = json!({"timeout": args.timeout});
+    let body = args
+        .timeout
+        .map_or_else(|| json!({}), |timeout| json!({"timeout": timeout}));
     change(args.one, "stop", body, Until::Stopped).await
 }
 

@@ -171,6 +171,7 @@ impl Deployments {
             generation_nonce: last
                 .filter(|last| last.adopted.is_none())
                 .map_or_else(Definition::nonce, |last| last.generation_nonce.clone()),
+            attempt: last.map_or(0, |last| last.attempt),
             adopted: None,
             spec,
             name,
@@ -178,15 +179,31 @@ impl Deployments {
         Ok(Prepared { definition, before })
     }
 
-    /// Deploys, or changes what is deployed. Doing it again changes nothing.
+    /// Deploys, or changes what is deployed. Doing it again changes nothing:
+    /// what failed is tried anew.
     ///
     /// # Errors
     /// Nothing was changed; after [`StoreError::Unreachable`] it may have been.
     pub async fn deploy(&self, request: &Request) -> Result<(View, Changed), DeployError> {
         for _ in 0..ATTEMPTS {
-            let Prepared { definition, before } = self.prepare(request).await?;
+            let Prepared {
+                mut definition,
+                before,
+            } = self.prepare(request).await?;
+            let is_same = before
+                .as_ref()
+                .is_some_and(|(_, last)| **last == definition);
+            let is_retry = is_same && self.has_failed(&definition.name);
+            if is_retry {
+                definition.attempt = definition.attempt.wrapping_add(1);
+            }
             let over = before.map_or(Edition(0), |(edition, _)| edition);
             if let Some(changed) = self.put(&definition, Some(over)).await? {
+                let changed = if is_retry {
+                    Changed::Unchanged
+                } else {
+                    changed
+                };
                 let view = self.one(&definition.name);
                 let view = view.unwrap_or(View {
                     name: definition.name,
@@ -199,12 +216,22 @@ impl Deployments {
         Err(too_busy().into())
     }
 
-    /// Stops a deployment; its containers stay.
+    /// Whether replicas of it do not come up.
+    fn has_failed(&self, name: &str) -> bool {
+        let view = self.one(name);
+        let phase = view.map(|view| view.state().0);
+        matches!(phase, Some(Phase::Failing | Phase::Degraded))
+    }
+
+    /// Stops a deployment; its containers stay. `grace`: seconds its servers
+    /// have to end by themselves, the usual time when absent.
     ///
     /// # Errors
     /// As [`deploy`](Self::deploy).
-    pub async fn stop(&self, name: &str, grace: u32) -> Result<View, DeployError> {
-        let grace = grace.min(MAX_GRACE);
+    pub async fn stop(&self, name: &str, grace: Option<u32>) -> Result<View, DeployError> {
+        let usual = self.settings.grace.as_millis().div_ceil(1000);
+        let usual = u32::try_from(usual).unwrap_or(MAX_GRACE);
+        let grace = grace.unwrap_or(usual).min(MAX_GRACE);
         let stop = |definition: &mut Definition| definition.wish = Wish::Stop { grace };
         self.change(name, stop).await
     }
@@ -414,6 +441,7 @@ impl Deployments {
             },
             wish: Wish::Remove,
             generation_nonce: Definition::nonce(),
+            attempt: 0,
             adopted: None,
         })
     }

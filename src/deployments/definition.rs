@@ -33,10 +33,19 @@ pub struct Definition {
     /// has changed. Part of the hash of the spec, which tells nothing of the
     /// secrets in it that way.
     pub generation_nonce: String,
+    /// How often it was deployed again, unchanged, because it had failed: the
+    /// same is tried anew, at once.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub attempt: u32,
     /// It was read from the labels of containers that nothing else said
     /// anything of: the hash of what they run. Its secrets are lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<SpecHash>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(attempt: &u32) -> bool {
+    *attempt == 0
 }
 
 /// An engine of the fleet.
@@ -255,6 +264,7 @@ pub(super) mod tests {
             },
             wish: Wish::Run,
             generation_nonce: "0011223344556677".to_owned(),
+            attempt: 0,
             adopted: None,
         }
     }
@@ -277,6 +287,7 @@ pub(super) mod tests {
         let mut after = before.clone();
         after.replicas = 7;
         after.wish = Wish::Stop { grace: 1 };
+        after.attempt = 3;
         assert_eq!(before.hash(), after.hash());
         assert_eq!(before.hash().as_str().len(), 8);
         after.generation_nonce = Definition::nonce();

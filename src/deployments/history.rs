@@ -77,7 +77,11 @@ impl Past {
     /// Takes note of what the engine says; whether it was found to have ended.
     pub fn notice(&mut self, life: Life, now: Instant, pace: &Pace) -> bool {
         let Life::Exited(at) = life else {
-            if let Life::Running(_) = life {
+            // One that is told to stop runs for a while. That it runs again was
+            // somebody else's doing.
+            if let Life::Running(_) = life
+                && self.over.take().is_some()
+            {
                 self.told_to_stop = false;
             }
             return false;
@@ -133,6 +137,24 @@ impl History {
             .iter()
             .filter(|one| self.entry(&one.name).notice(one.life, now, pace));
         ended.map(|one| one.name.clone()).collect::<Vec<_>>()
+    }
+
+    /// Failures so far count no more.
+    pub fn forgive(&mut self) {
+        for past in self.0.values_mut() {
+            past.failures = 0;
+            past.not_before = None;
+        }
+    }
+
+    /// These are to stand still: however they ended, that is no failure, and
+    /// they have nobody to stand in for.
+    pub fn rest(&mut self, seen: &[Seen]) {
+        for one in seen {
+            if let Life::Exited(_) = one.life {
+                self.entry(&one.name).told_to_stop = true;
+            }
+        }
     }
 
     /// All nodes were told that calls go to these containers, and to no others.
@@ -191,7 +213,22 @@ mod tests {
         };
         assert!(!past.notice(Life::Exited(1), Instant::now(), &pace));
         assert_eq!((past.failures, past.not_before), (0, None));
+        // Somebody else starts it: its next end is one.
         past.notice(Life::Running(2), Instant::now(), &pace);
         assert!(past.notice(Life::Exited(3), Instant::now(), &pace));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_its_time_to_end_is_still_told_to() {
+        let pace = Pace::default();
+        let mut past = Past::default();
+        assert!(past.notice(Life::Exited(1), Instant::now(), &pace));
+        past.started();
+        past.answered(2, Instant::now());
+        past.told_to_stop = true;
+        past.notice(Life::Running(2), Instant::now(), &pace);
+        assert!(past.told_to_stop);
+        assert!(!past.notice(Life::Exited(3), Instant::now(), &pace));
+        assert_eq!(past.failures, 1);
     }
 }

@@ -19,13 +19,13 @@ use super::{
     definition::Definition,
     naming::{Found, container_labels},
     pressure,
-    record::{LOG_LINES, LOG_WIDTH},
+    record::{LOG_LINES, LOG_WIDTH, PinnedImage},
 };
 use crate::{
     bridge::token::PublicKey,
     engine::{
-        BRIDGE_PORT, BridgeLaunch, Container, Created, EngineError, Exit, NewContainer,
-        docker::Docker,
+        BRIDGE_PORT, BridgeLaunch, Cause, Container, Created, EngineError, Exit, NewContainer,
+        ResolvedImage, docker::Docker,
     },
     secrets::Secrets,
     store::Fence,
@@ -44,8 +44,6 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// Pauses between two questions to it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_millis(250);
-/// Time a server has to end by itself before it is removed.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What came of a step.
 #[derive(Debug)]
@@ -61,8 +59,8 @@ pub(super) struct Done {
 /// What came of a step.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// It was made and started.
-    Created,
+    /// It was made from that image, and started.
+    Created(PinnedImage),
     /// It was started again.
     Started,
     /// Its server answers, in this life of the container.
@@ -116,9 +114,12 @@ impl Pulls {
     }
 
     fn tell(&self, deployment: &str, progress: String) {
-        self.lock().insert(deployment.to_owned(), progress);
+        let is_new = self
+            .lock()
+            .insert(deployment.to_owned(), progress)
+            .is_none();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= PROGRESS) {
+        if is_new || last.is_none_or(|last| last.elapsed() >= PROGRESS) {
             *last = Some(Instant::now());
             self.changed.notify_one();
         }
@@ -150,6 +151,8 @@ pub(super) struct Jobs {
     fleet: Arc<str>,
     key: PublicKey,
     owner: Option<Arc<str>>,
+    /// Time a server has to end by itself before it is removed.
+    grace: Duration,
     turns: Arc<Semaphore>,
     pub(super) pulls: Arc<Pulls>,
 }
@@ -170,6 +173,7 @@ impl Jobs {
             fleet: key.fleet_id().into(),
             key,
             owner: node.settings.owner.as_deref().map(Into::into),
+            grace: node.settings.grace,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             pulls: Arc::default(),
         }
@@ -199,18 +203,63 @@ impl Jobs {
         })
     }
 
-    /// Makes and starts a replica, with all that it needs.
+    /// Makes and starts a replica, with all that it needs, from that image if
+    /// it still can be had.
     pub(super) fn create(
         &self,
         definition: Arc<Definition>,
         ordinal: u32,
         container: &str,
+        image: Option<PinnedImage>,
         fence: Fence,
     ) -> Job {
         let (this, name) = (self.clone(), container.to_owned());
-        self.job(&definition.name.clone(), container, async move {
-            this.make(&definition, ordinal, &name, fence).await
+        // A pull takes minutes: nobody's turn, pulls have their own.
+        Box::pin(async move {
+            let image = match this.image(&definition, image.as_ref()).await {
+                Ok(image) => image,
+                Err(error) => {
+                    return Done {
+                        deployment: definition.name.clone(),
+                        container: name,
+                        outcome: Outcome::Failed(error),
+                    };
+                }
+            };
+            let (deployment, container) = (definition.name.clone(), name.clone());
+            let making = this.clone();
+            let making =
+                async move { making.make(&definition, ordinal, &name, image, fence).await };
+            this.job(&deployment, &container, making).await
         })
+    }
+
+    /// What replicas are made from, pulled when it is not there.
+    async fn image(
+        &self,
+        definition: &Definition,
+        pinned: Option<&PinnedImage>,
+    ) -> Result<ResolvedImage, EngineError> {
+        let image = &definition.spec.image;
+        let _pulling = Pulling(&self.pulls, &definition.name);
+        let tell = |progress| {
+            self.pulls
+                .tell(&definition.name, format!("{image}: {progress}"));
+        };
+        if let Some(PinnedImage { id, digest, .. }) = pinned {
+            let same = self.docker.ensure_same(id, digest.as_deref(), tell);
+            if let Some(same) = same.await? {
+                return Ok(same);
+            }
+            let deployment = &definition.name;
+            tracing::warn!(
+                deployment,
+                image,
+                id,
+                "an image is gone: its name is looked up anew"
+            );
+        }
+        self.docker.ensure_image(image, tell).await
     }
 
     async fn make(
@@ -218,17 +267,10 @@ impl Jobs {
         definition: &Definition,
         ordinal: u32,
         name: &str,
+        image: ResolvedImage,
         fence: Fence,
     ) -> Result<Outcome, EngineError> {
         let spec = &definition.spec;
-        let image = {
-            let _pulling = Pulling(&self.pulls, &definition.name);
-            let tell = |progress| {
-                let told = format!("{}: {progress}", spec.image);
-                self.pulls.tell(&definition.name, told);
-            };
-            self.docker.ensure_image(&spec.image, tell).await?
-        };
         let network = spec.isolation.network;
         let network = self.docker.ensure_network(&self.fleet, network).await?;
         let bridge = match &spec.transport {
@@ -261,7 +303,11 @@ impl Jobs {
             Created::AlreadyThere => self.check_ours(name).await?,
         }
         self.docker.start(name).await?;
-        Ok(Outcome::Created)
+        Ok(Outcome::Created(PinnedImage {
+            spec: definition.hash().to_string(),
+            id: image.id,
+            digest: image.digest,
+        }))
     }
 
     /// Whoever has the name was made by us, or is left alone.
@@ -274,16 +320,25 @@ impl Jobs {
         Err(EngineError {
             operation: crate::engine::Operation::Create,
             subject: crate::engine::Subject::Container(name.to_owned()),
-            cause: crate::engine::Cause::Invalid {
+            cause: Cause::Invalid {
                 why: "a container of that name is there, and it is not this fleet's".to_owned(),
             },
         })
     }
 
-    pub(super) fn start(&self, deployment: &str, container: &str) -> Job {
+    /// Starts a container. One that cannot be, as its network is gone, is out
+    /// of the way afterwards if another may be made, with its network.
+    pub(super) fn start(&self, deployment: &str, container: &str, may_make: bool) -> Job {
         let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
         self.job(deployment, container, async move {
-            docker.start(&name).await.map(|()| Outcome::Started)
+            let started = docker.start(&name).await;
+            let is_of_no_use = started
+                .as_ref()
+                .is_err_and(|error| matches!(error.cause, Cause::NetworkGone { .. }));
+            if is_of_no_use && may_make {
+                docker.remove(&name).await?;
+            }
+            started.map(|()| Outcome::Started)
         })
     }
 
@@ -296,8 +351,9 @@ impl Jobs {
 
     pub(super) fn remove(&self, deployment: &str, container: &str, is_running: bool) -> Job {
         let (docker, name) = (Arc::clone(&self.docker), container.to_owned());
+        let grace = self.grace;
         self.job(deployment, container, async move {
-            if is_running && let Err(error) = docker.stop(&name, GRACE).await {
+            if is_running && let Err(error) = docker.stop(&name, grace).await {
                 tracing::debug!(container = name, %error, "removed without a word");
             }
             docker.remove(&name).await.map(|()| Outcome::Removed)

@@ -236,12 +236,8 @@ impl Planner<'_> {
         let mut worth: Vec<_> = surplus
             .iter()
             .filter(|one| self.is_ready(one) || self.past(one).served)
-            // What was stopped because it was to stop is not what has to serve.
-            .filter(|one| match one.life {
-                Life::Going => false,
-                Life::Exited(_) => !self.past(one).told_to_stop,
-                Life::Created | Life::Running(_) | Life::Paused => true,
-            })
+            // What ends, or has ended, because it was to is not what has to serve.
+            .filter(|one| one.life != Life::Going && !self.past(one).told_to_stop)
             .collect();
         worth.sort_by_key(|one| (!self.is_ready(one), one.ordinal, &one.name));
         let kept = worth.into_iter().take(needed);

@@ -20,7 +20,7 @@ use std::{
 };
 
 use futures_util::{
-    StreamExt as _,
+    FutureExt as _, StreamExt as _,
     future::{BoxFuture, join_all},
 };
 use tokio::{
@@ -35,7 +35,7 @@ use super::{
     jobs::{Done, Jobs},
     naming::Found,
     plan::{Goal, Life},
-    record::Record,
+    record::{PinnedImage, Record},
     status::Trouble,
 };
 use crate::{
@@ -102,9 +102,24 @@ struct Memory {
     pressed: BTreeMap<String, String>,
     /// Since when containers run without an answer.
     silent: BTreeMap<String, Instant>,
+    /// What replicas are made from.
+    image: Option<PinnedImage>,
+    /// The attempt that all this is about.
+    attempt: u32,
     /// What was written last, and when.
     told: Option<(Record, Instant)>,
     is_remembered: bool,
+}
+
+impl Memory {
+    /// Somebody has mended what was wrong, and says so by another attempt.
+    fn forgive(&mut self, attempt: u32) {
+        if std::mem::replace(&mut self.attempt, attempt) != attempt {
+            self.history.forgive();
+            self.troubles.clear();
+            self.silent.clear();
+        }
+    }
 }
 
 /// The state of [`Reconciler::run`].
@@ -195,6 +210,9 @@ impl Watch {
             }
             while let Some(done) = self.running.try_join_next_with_id() {
                 self.note_task(done);
+            }
+            while let Some(Some(event)) = events.next().now_or_never() {
+                self.heard(&event);
             }
         }
     }

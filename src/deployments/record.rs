@@ -30,6 +30,8 @@ pub struct Record {
     pub at: u64,
     /// The hash of what is wanted.
     pub spec: String,
+    /// Which attempt at it this is about.
+    pub attempt: u32,
     /// The template it was made from.
     pub template: String,
     /// Where it runs, as `kind/id`.
@@ -38,6 +40,8 @@ pub struct Record {
     pub replicas: Vec<ReplicaRecord>,
     /// How far an image is that is being pulled.
     pub pull: Option<String>,
+    /// What replicas are made from, as soon as one was.
+    pub image: Option<PinnedImage>,
     /// Longest wait for the answer to a call, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// The node that reconciles.
@@ -46,6 +50,19 @@ pub struct Record {
     pub fence: u64,
     /// See `fence`.
     pub serial: u64,
+}
+
+/// What an image's name stood for when the first replica was made: the others
+/// are made from the same, whatever the name stands for by then.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PinnedImage {
+    /// The hash of what they run: something else is looked up anew.
+    pub spec: String,
+    /// The engine's id of it.
+    pub id: String,
+    /// By which the registry knows it; what never came from one has none.
+    pub digest: Option<String>,
 }
 
 /// One container of a deployment.
@@ -70,6 +87,8 @@ pub struct ReplicaRecord {
     pub routed: bool,
     /// Whether its server has ever answered.
     pub served: bool,
+    /// It was told to end.
+    pub told_to_stop: bool,
     /// The container's life in which it answered.
     pub ready: Option<u64>,
     /// How often it was started again.
@@ -274,6 +293,7 @@ impl Record {
             past.ready = one.ready.map(|life| (life, now));
             past.failures = one.failures;
             past.restarts = one.restarts;
+            past.told_to_stop = one.told_to_stop;
             let is_out = one.state == ReplicaState::Draining && !one.routed;
             past.withdrawn = is_out.then_some(now);
         }
@@ -338,11 +358,13 @@ mod tests {
         record.replicas.push(ReplicaRecord {
             container: "c-1".to_owned(),
             state: ReplicaState::Draining,
+            told_to_stop: true,
             ..ReplicaRecord::default()
         });
         record.remember(&mut history, tokio::time::Instant::now());
         let (one, other) = (history.of("c-0"), history.of("c-1"));
         assert!(one.routed && one.is_ready(7) && one.withdrawn.is_none());
         assert!(!other.routed && other.withdrawn.is_some());
+        assert!(!one.told_to_stop && other.told_to_stop);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     history::History,
     naming::Found,
     plan::{Goal, Life, Plan, Seen},
-    record::{Phase, Record, ReplicaRecord, ReplicaState},
+    record::{Phase, PinnedImage, Record, ReplicaRecord, ReplicaState},
 };
 use crate::engine::{Exit, State};
 
@@ -57,6 +57,8 @@ pub struct Situation<'a> {
     pub pressed: &'a BTreeMap<String, String>,
     /// How far the pull of its image is.
     pub pull: Option<&'a str>,
+    /// What replicas are made from.
+    pub image: Option<&'a PinnedImage>,
     /// What was told last.
     pub before: Option<&'a Record>,
     /// Names the containers of replicas.
@@ -84,10 +86,12 @@ impl Situation<'_> {
                 .or_else(|| self.pressed.values().next().cloned()),
             is_final: trouble.is_some_and(|trouble| trouble.is_final),
             spec: spec.unwrap_or_default(),
+            attempt: self.definition.map_or(0, |known| known.attempt),
             template: self.template(),
             engine: self.engine(),
             replicas,
             pull: self.pull.map(ToOwned::to_owned),
+            image: self.image.cloned(),
             timeout_ms: self.timeout_ms(),
             ..Record::default()
         }
@@ -159,6 +163,7 @@ impl Situation<'_> {
             url,
             audience: found.audience(),
             served: past.served,
+            told_to_stop: past.told_to_stop,
             ready: past.ready.map(|(life, _)| life),
             restarts: past.restarts,
             failures: past.failures,
@@ -189,8 +194,12 @@ impl Situation<'_> {
             }
             (Life::Paused, Goal::Run { .. }) => ReplicaState::Paused,
             (Life::Created, Goal::Run { .. }) => ReplicaState::Starting,
-            (Life::Exited(_), Goal::Run { .. }) => ReplicaState::Crashed,
-            (Life::Created | Life::Exited(_), Goal::Stopped | Goal::Gone) => ReplicaState::Stopped,
+            (Life::Exited(_), Goal::Run { .. }) if !self.history.of(&seen.name).told_to_stop => {
+                ReplicaState::Crashed
+            }
+            (Life::Created, Goal::Stopped | Goal::Gone) | (Life::Exited(_), _) => {
+                ReplicaState::Stopped
+            }
         }
     }
 

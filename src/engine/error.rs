@@ -81,6 +81,12 @@ pub enum Cause {
     /// It is not there.
     #[error("there is none")]
     NotFound,
+    /// The container was made for a network that is gone.
+    #[error("its network is gone: {why}")]
+    NetworkGone {
+        /// What the engine said.
+        why: String,
+    },
     /// The registry does not give the image.
     #[error("{from} does not give it: {why}")]
     ImageRefused {
@@ -185,6 +191,9 @@ impl EngineError {
                 Subject::Image(_) => "it was removed meanwhile: deploy again",
                 _ => "it was removed by somebody else",
             },
+            Cause::NetworkGone { .. } => {
+                "it is made anew; where its secrets were lost with the store, deploy it again"
+            }
             Cause::ImageRefused { .. } => {
                 "check the image's name and tag; for a private one, log the engine in to its \
                  registry and pull it there once"
@@ -234,6 +243,7 @@ impl EngineError {
             Cause::Unreachable { .. }
             | Cause::TimedOut { .. }
             | Cause::NotFound
+            | Cause::NetworkGone { .. }
             | Cause::RegistryUnreachable { .. }
             | Cause::PortTaken { .. }
             | Cause::NoSpace { .. }

@@ -63,6 +63,7 @@ pub(super) fn deployments(config: &Config, listen: SocketAddr) -> deployments::S
         most: config.limits.deployments,
         check: config.cluster.lease_ttl,
         timeout: Duration::from_secs(30),
+        grace: config.engine.docker.stop_timeout,
         pace: Pace {
             drain: config.node.drain,
             ..Pace::default()

@@ -1,6 +1,6 @@
 //! Deployments, as far as no engine is needed: what nodes refuse, what all of
-//! them make of what a node with an engine has written down. With a real
-//! engine: tests/deploy.
+//! them make of what a node with an engine has written down; `engine`: what a
+//! node does with a fake one. With a real engine: tests/deploy.
 
 use bytes::Bytes;
 use mcp_fleet::{
@@ -25,6 +25,7 @@ use crate::support::{
 };
 
 mod bridges;
+mod engine;
 
 async fn ask(node: &TestNode, path: &str, body: Value) -> (u16, Value) {
     let reply = post(node, path, &[], body.to_string()).await;
@@ -62,6 +63,7 @@ fn definition(name: &str) -> Definition {
         engine: EngineRef::docker("elsewhere"),
         wish: Wish::Run,
         generation_nonce: "00".to_owned(),
+        attempt: 0,
         adopted: None,
     }
 }

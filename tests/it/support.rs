@@ -4,6 +4,7 @@ pub(crate) mod bridge;
 pub(crate) mod client;
 pub(crate) mod deaf;
 pub(crate) mod dockerd;
+pub(crate) mod fake_engine;
 pub(crate) mod fake_server;
 pub(crate) mod legacy_client;
 pub(crate) mod load;

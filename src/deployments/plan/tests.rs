@@ -43,6 +43,8 @@ enum Happening {
     TakeOver,
     /// Something else is wanted.
     Want { spec: u32, replicas: u32 },
+    /// It is to stand still.
+    Stop,
     /// Whether servers of that spec answer at all.
     Break { spec: u32, broken: bool },
 }
@@ -54,6 +56,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (0usize..8).prop_map(Happening::Crash),
         1 => Just(Happening::TakeOver),
         1 => (1u32..4, 1u32..4).prop_map(|(spec, replicas)| Happening::Want { spec, replicas }),
+        1 => Just(Happening::Stop),
         1 => (1u32..4, any::<bool>()).prop_map(|(spec, broken)| Happening::Break { spec, broken }),
     ]
 }
@@ -63,6 +66,8 @@ struct World {
     containers: BTreeMap<String, Seen>,
     history: History,
     broken: BTreeMap<SpecHash, bool>,
+    /// Told to end, or ended so: they still run for a while.
+    stopped: BTreeSet<String>,
     now: Instant,
     /// Tells lives of containers apart.
     lives: u64,
@@ -75,6 +80,7 @@ impl World {
             containers: BTreeMap::new(),
             history: History::default(),
             broken: BTreeMap::new(),
+            stopped: BTreeSet::new(),
             now: Instant::now(),
             lives: 0,
         }
@@ -89,6 +95,9 @@ impl World {
         let wanted = self.wanted();
         self.history
             .notice(&seen, now, &PACE, |name| wanted.contains(name));
+        if let Goal::Stopped | Goal::Gone = self.goal {
+            self.history.rest(&seen);
+        }
         plan(&self.goal, &seen, &self.history, now, &PACE, name)
     }
 
@@ -134,6 +143,12 @@ impl World {
             assert!(touched.insert(name), "two steps for one container");
         }
         let Goal::Run { .. } = self.goal else { return };
+        for action in &plan.actions {
+            if let Action::Start(name) = action {
+                let is_over = self.stopped.contains(name) && !self.wanted().contains(name);
+                assert!(!is_over, "{name} was stopped, and something else is wanted");
+            }
+        }
         let ended: Vec<_> = plan
             .actions
             .iter()
@@ -143,7 +158,7 @@ impl World {
             })
             .collect();
         for name in &ended {
-            if self.answers(name) {
+            if self.answers(name) && !self.stopped.contains(*name) {
                 let past = self.history.of(name);
                 assert!(!past.routed, "{name} is removed while calls go there");
                 let others = self
@@ -180,11 +195,15 @@ impl World {
                     ordinal: *ordinal,
                     life: Life::Running(self.lives),
                 };
+                self.stopped.remove(&one.name);
+                self.history.entry(&one.name).started();
                 self.containers.insert(one.name.clone(), one);
             }
             Action::Start(name) => {
                 if let Some(one) = self.containers.get_mut(name) {
                     one.life = Life::Running(self.lives);
+                    self.stopped.remove(name);
+                    self.history.entry(name).started();
                     self.history.entry(name).restarts += 1;
                 }
             }
@@ -199,12 +218,11 @@ impl World {
             }
             Action::Stop(name) => {
                 self.history.entry(name).told_to_stop = true;
-                if let Some(one) = self.containers.get_mut(name) {
-                    one.life = Life::Exited(self.lives);
-                }
+                self.stopped.insert(name.clone());
             }
             Action::Remove(name) => {
                 self.containers.remove(name);
+                self.stopped.remove(name);
             }
         }
     }
@@ -228,7 +246,7 @@ impl World {
                     self.publish(&plan);
                 }
             }
-            Happening::Pass(millis) => self.now += Duration::from_millis(*millis),
+            Happening::Pass(millis) => self.pass(Duration::from_millis(*millis)),
             Happening::Crash(which) => {
                 self.lives += 1;
                 let lives = self.lives;
@@ -248,17 +266,39 @@ impl World {
                     mine.served = past.served;
                     mine.failures = past.failures;
                     mine.restarts = past.restarts;
+                    mine.told_to_stop = past.told_to_stop;
                     mine.withdrawn = past.withdrawn.map(|_| self.now);
                     mine.ready = past.ready.map(|(life, _)| (life, self.now));
                 }
                 self.history = known;
             }
             Happening::Want { spec, replicas } => self.goal = run(*spec, *replicas),
+            Happening::Stop => self.goal = Goal::Stopped,
             Happening::Break {
                 spec: number,
                 broken,
             } => {
                 self.broken.insert(spec(*number), *broken);
+            }
+        }
+    }
+
+    /// It is to run again, if it was not.
+    fn resume(&mut self) {
+        if self.goal == Goal::Stopped {
+            self.goal = run(1, 2);
+        }
+    }
+
+    /// What is told to end has ended by then.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        for name in &self.stopped {
+            self.lives += 1;
+            if let Some(one) = self.containers.get_mut(name)
+                && let Life::Running(_) = one.life
+            {
+                one.life = Life::Exited(self.lives);
             }
         }
     }
@@ -273,7 +313,7 @@ impl World {
                 self.act(action);
             }
             self.publish(&plan);
-            self.now += Duration::from_millis(400);
+            self.pass(Duration::from_millis(400));
         }
     }
 }
@@ -285,6 +325,7 @@ proptest! {
         for happening in &happenings {
             world.happen(happening);
         }
+        world.resume();
         world.settle();
         let there: BTreeSet<_> = world.containers.keys().cloned().collect();
         prop_assert_eq!(&there, &world.wanted());
@@ -315,6 +356,7 @@ proptest! {
         for happening in &happenings {
             world.happen(happening);
         }
+        world.resume();
         let goal = std::mem::replace(&mut world.goal, Goal::Stopped);
         world.settle();
         let runs = |one: &Seen| matches!(one.life, Life::Running(_));
@@ -382,6 +424,44 @@ fn an_update_that_never_answers_leaves_the_old_replicas_alone() {
     world.goal = run(1, 2);
     world.settle();
     assert_eq!(world.containers.len(), 2);
+}
+
+#[test]
+fn what_was_stopped_does_not_come_back_for_something_else() {
+    // Stopped, and still at its last calls; stopped; stopped, and looked after
+    // by another node; ended before it was to stop.
+    for (is_over, is_taken_over, crashes) in [
+        (false, false, false),
+        (true, false, false),
+        (true, true, false),
+        (true, true, true),
+    ] {
+        let mut world = World::new(run(1, 1));
+        world.settle();
+        if crashes {
+            world.happen(&Happening::Crash(0));
+        }
+        world.goal = Goal::Stopped;
+        act_all(&mut world);
+        world.now += PACE.notice;
+        act_all(&mut world);
+        // It is seen to run after it was told to end.
+        act_all(&mut world);
+        if is_over {
+            world.pass(Duration::from_secs(1));
+            act_all(&mut world);
+        }
+        if is_taken_over {
+            world.happen(&Happening::TakeOver);
+        }
+        world.goal = run(2, 1);
+        let (old, plan) = (name(&spec(1), 0), world.plan());
+        assert!(plan.actions.contains(&Action::Create(0)));
+        assert!(!plan.actions.contains(&Action::Start(old.clone())));
+        assert!(!plan.routed.contains(&old));
+        world.settle();
+        assert_eq!(world.containers.len(), 1);
+    }
 }
 
 #[test]

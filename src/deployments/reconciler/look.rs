@@ -18,7 +18,7 @@ use crate::{
         jobs::probe,
         naming::{Found, container_name},
         plan::{Action, Goal, Life, Plan, plan},
-        record::{Phase, Record},
+        record::{Phase, PinnedImage, Record},
         status::{Situation, Trouble},
     },
     engine::State,
@@ -149,6 +149,9 @@ impl Watch {
         let named = |spec: &_, ordinal| container_name(&fleet, name, spec, ordinal);
         let seen: Vec<_> = found.iter().map(|found| found.seen.clone()).collect();
         let mut memory = self.memories.remove(name).unwrap_or_default();
+        if let Some(definition) = &definition {
+            memory.forgive(definition.attempt);
+        }
         let names = names_of(&goal, named);
         let ended = memory
             .history
@@ -162,6 +165,9 @@ impl Watch {
         memory
             .pressed
             .retain(|name, _| seen.iter().any(|one| one.name == *name) && !ended.contains(name));
+        if let Goal::Stopped | Goal::Gone = goal {
+            memory.history.rest(&seen);
+        }
         for ended in ended {
             self.note_end(name, &ended, found, definition.as_deref(), &mut memory);
         }
@@ -193,6 +199,7 @@ impl Watch {
             troubles: &memory.troubles,
             pressed: &memory.pressed,
             pull: pulls.get(name).map(String::as_str),
+            image: memory.image.as_ref(),
             before: memory.told.as_ref().map(|(told, _)| told),
             fleet: &fleet,
         };
@@ -226,8 +233,8 @@ impl Watch {
                 let (Some(definition), Some(fence)) = (definition, fence) else {
                     return;
                 };
-                let fleet = self.jobs.fleet();
-                let name = container_name(fleet, deployment, &definition.hash(), *ordinal);
+                let (fleet, spec) = (self.jobs.fleet(), definition.hash());
+                let name = container_name(fleet, deployment, &spec, *ordinal);
                 if definition.has_lost_secrets() {
                     let trouble = Trouble {
                         reason: "its container is gone, and its secrets were lost with the store: \
@@ -242,11 +249,16 @@ impl Watch {
                 if self.is_tidying || self.busy.contains_key(&name) {
                     return;
                 }
+                let image = pinned(&spec, memory.image.as_ref(), found);
                 let definition = Arc::clone(definition);
-                let job = self.jobs.create(definition, *ordinal, &name, fence);
+                let job = self.jobs.create(definition, *ordinal, &name, image, fence);
                 (name, job)
             }
-            Action::Start(name) => (name.clone(), self.jobs.start(deployment, name)),
+            Action::Start(name) => {
+                let is_known = definition.is_some_and(|known| !known.has_lost_secrets());
+                let may_make = is_known && fence.is_some();
+                (name.clone(), self.jobs.start(deployment, name, may_make))
+            }
             Action::Probe(name) => {
                 let Some(found) = of(name) else { return };
                 let Life::Running(since) = found.seen.life else {
@@ -259,7 +271,7 @@ impl Watch {
             Action::Stop(name) => {
                 let grace = match definition.map(|definition| definition.wish) {
                     Some(Wish::Stop { grace }) => Duration::from_secs(grace.into()),
-                    _ => Duration::from_secs(10),
+                    _ => self.node.settings.grace,
                 };
                 (name.clone(), self.jobs.stop(deployment, name, grace))
             }
@@ -289,6 +301,19 @@ enum Outlook {
     Record(Box<Record>),
     /// Nothing of it is left, as it should be.
     Gone,
+}
+
+/// What another replica is made from: the same as those that there were, or are.
+fn pinned(spec: &SpecHash, known: Option<&PinnedImage>, found: &[Found]) -> Option<PinnedImage> {
+    if let Some(known) = known.filter(|known| known.spec == spec.as_str()) {
+        return Some(known.clone());
+    }
+    let there = found.iter().find(|one| one.seen.spec == *spec)?;
+    Some(PinnedImage {
+        spec: spec.to_string(),
+        id: there.container.image.clone(),
+        digest: None,
+    })
 }
 
 fn names_of(goal: &Goal, name: impl Fn(&SpecHash, u32) -> String) -> BTreeSet<String> {

@@ -23,12 +23,13 @@ use crate::{
 impl Watch {
     pub(super) fn heard(&mut self, event: &EngineEvent) {
         match event {
+            // A start says nothing more: whatever ran before has died.
             EngineEvent::Container {
                 name,
-                action: Happened::Died(_) | Happened::Started,
+                action: Happened::Died(_),
             } => {
                 for memory in self.memories.values_mut() {
-                    // A start of ours is told by its step.
+                    // What comes of a step is told by the step.
                     if memory.history.is_known(name) && !self.busy.contains_key(name) {
                         memory.history.entry(name).interrupted();
                     }
@@ -130,8 +131,9 @@ impl Watch {
         self.busy.remove(&container);
         let past = memory.history.entry(&container);
         match outcome {
-            Outcome::Created => {
+            Outcome::Created(image) => {
                 past.started();
+                memory.image = Some(image);
                 memory.troubles.remove(&container);
             }
             Outcome::Started => {

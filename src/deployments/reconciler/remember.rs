@@ -127,6 +127,8 @@ impl Watch {
             }
             let memory = self.memories.entry(record.name.clone()).or_default();
             record.remember(&mut memory.history, now);
+            memory.image.clone_from(&record.image);
+            memory.attempt = record.attempt;
             // Written again in any case: it is another node's.
             memory.told = Some((record, now));
         }
@@ -175,6 +177,7 @@ pub(in crate::deployments) async fn routes_from_labels(node: &Arc<Deployments>) 
             troubles: &BTreeMap::new(),
             pressed: &BTreeMap::new(),
             pull: None,
+            image: None,
             before: None,
             fleet: &fleet,
         };

@@ -260,6 +260,10 @@ fn refusal(about: &About, status: u16, message: String) -> Cause {
     {
         return Cause::NotRunnable { why };
     }
+    // "There is none" would be the container.
+    if is_starting && says(&["network"]) && says(&["not found"]) {
+        return Cause::NetworkGone { why };
+    }
     match status {
         404 => Cause::NotFound,
         400 => Cause::Invalid { why },
@@ -327,12 +331,18 @@ mod tests {
                 "mkdir /var/lib/docker/overlay2/x: no space left on device",
                 "no space is left",
             ),
+            (
+                "failed to set up container networking: network 3f2a not found",
+                "its network is gone",
+            ),
             ("something\n  else", "the engine said: something else"),
         ] {
             let text = is(500, said).to_string();
             assert!(text.starts_with(cause), "{said}: {text}");
         }
         assert_eq!(is(404, "No such container: c"), Cause::NotFound);
+        let gone = is(404, "network 3f2a not found");
+        assert!(matches!(gone, Cause::NetworkGone { .. }), "{gone}");
         assert_eq!(is(400, "bad"), Cause::Invalid { why: why("bad") });
         assert_eq!(
             is(409, "busy"),

@@ -56,6 +56,33 @@ impl Docker {
             .ok_or_else(|| about.error(Cause::NotFound))
     }
 
+    /// The image that was found once, whatever its name stands for by now: by
+    /// its id, or pulled by its digest. `None`: it cannot be had any more.
+    ///
+    /// # Errors
+    /// When the engine or the registry does not answer.
+    pub async fn ensure_same(
+        self: &Arc<Self>,
+        id: &str,
+        digest: Option<&str>,
+        progress: impl Fn(PullProgress) + Send + Sync,
+    ) -> Result<Option<ResolvedImage>, EngineError> {
+        if let Some(present) = self.present(id).await? {
+            return Ok(Some(present));
+        }
+        let Some(digest) = digest else {
+            return Ok(None);
+        };
+        match self.ensure_image(digest, progress).await {
+            Ok(image) => Ok(Some(image)),
+            Err(EngineError {
+                cause: Cause::ImageRefused { .. } | Cause::NotFound,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The image, if it is there: nothing is pulled.
     ///
     /// # Errors
@@ -90,6 +117,9 @@ impl Docker {
         progress: impl Fn(PullProgress) + Send + Sync,
     ) -> Result<(), EngineError> {
         let (mut pull, mut steps) = self.join_pull(name);
+        // It may wait for its turn, or for the registry's first word.
+        let step = *steps.borrow_and_update();
+        progress(step);
         loop {
             tokio::select! {
                 // The end outranks what is left to be told.

@@ -117,12 +117,8 @@ pub(super) async fn deploy(
 #[serde(deny_unknown_fields)]
 struct Stop {
     /// Seconds the servers have to end by themselves.
-    #[serde(default = "ten")]
-    timeout: u32,
-}
-
-fn ten() -> u32 {
-    10
+    #[serde(default)]
+    timeout: Option<u32>,
 }
 
 /// `POST /api/deployments/{deployment}/stop`
@@ -133,7 +129,7 @@ pub(super) async fn stop(
 ) -> Result<Response, RestError> {
     check_may_change(&gateway)?;
     let Stop { timeout } = read(&gateway, body).await?;
-    if timeout > MAX_GRACE {
+    if timeout.is_some_and(|timeout| timeout > MAX_GRACE) {
         let message = format!("timeout: at most {MAX_GRACE} seconds");
         return Err(RestError::bad_request(message));
     }
