@@ -4,7 +4,7 @@
 //! with `input_required`, dropping the flow (the client closed its stream)
 //! cancels the call.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ use crate::{
         shape::{self, ModernResult},
         version::Era,
     },
-    upstream::{Ask, Event},
+    upstream::{Ask, Description, Event},
 };
 
 /// What the client is sent next.
@@ -39,14 +39,75 @@ pub enum Item {
     Done(Answer),
 }
 
-/// A call on behalf of a modern client.
+/// A call on behalf of a modern client. Dropping it cancels the call.
+pub struct Flow(Stage);
+
+enum Stage {
+    /// Until the first item. Kept here, so that whoever waits for it may stop
+    /// waiting and go on later.
+    Beginning(Beginning),
+    Going(Box<Carrier>),
+    Over,
+}
+
+type Beginning = Pin<Box<dyn Future<Output = Result<Begins, RelayError>> + Send>>;
+
+/// How a call begins: what its client is sent first, and what carries it on.
+type Begins = (Item, Option<Box<Carrier>>);
+
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flow").finish_non_exhaustive()
+    }
+}
+
+impl Flow {
+    /// Makes the call, or takes up the one that the client's answers belong to.
+    #[must_use]
+    pub fn begin(relay: &Arc<Relay>, call: Call) -> Self {
+        let relay = Arc::clone(relay);
+        Self(Stage::Beginning(Box::pin(async move {
+            let mut carrier = Carrier::begin(relay, call).await?;
+            let first = carrier.next().await;
+            let is_all = matches!(first, Item::Done(_));
+            Ok((first, (!is_all).then(|| Box::new(carrier))))
+        })))
+    }
+
+    /// What the client is sent next; after [`Item::Done`] nothing. Cancel safe
+    /// until the first item; whoever gives up later drops the flow.
+    ///
+    /// # Errors
+    /// In place of the first item: no replica takes the call, or the state
+    /// sent along is refused.
+    pub async fn next(&mut self) -> Result<Item, RelayError> {
+        let item = match &mut self.0 {
+            Stage::Beginning(beginning) => {
+                let begun = beginning.as_mut().await;
+                self.0 = Stage::Over;
+                let (first, carrier) = begun?;
+                if let Some(carrier) = carrier {
+                    self.0 = Stage::Going(carrier);
+                }
+                return Ok(first);
+            }
+            Stage::Going(carrier) => carrier.next().await,
+            Stage::Over => Item::Done(Answer::error(&RpcError::internal("the call is over"))),
+        };
+        if matches!(item, Item::Done(_)) {
+            self.0 = Stage::Over;
+        }
+        Ok(item)
+    }
+}
+
+/// What carries one call.
 #[derive(Debug)]
-pub struct Flow {
+struct Carrier {
     relay: Arc<Relay>,
     call: Call,
     source: Source,
-    server_info: Box<Raw>,
-    era: Era,
+    described: Arc<Description>,
     deadline: Instant,
     call_ends: Instant,
     last_progress: f64,
@@ -62,41 +123,30 @@ enum Source {
     Ended,
 }
 
-impl Flow {
-    /// Makes the call, or takes up the one that the client's answers belong to.
-    ///
-    /// # Errors
-    /// When no replica takes the call, or the state sent along is refused.
-    pub async fn begin(relay: &Arc<Relay>, mut call: Call) -> Result<Self, RelayError> {
+impl Carrier {
+    async fn begin(relay: Arc<Relay>, mut call: Call) -> Result<Self, RelayError> {
         let now = Instant::now();
         let deadline = now + call.server.timeout;
         let described = relay.describe(&call.server, deadline).await?;
-        let era = described.version.era();
-        let source = match Self::resume(relay, &call, era)? {
+        let source = match Self::resume(&relay, &call, described.version.era())? {
             Resume::Claim {
                 holder,
                 round,
                 answers,
-            } => Source::Claimed(park::claim(relay, holder, round, answers).await?),
+            } => Source::Claimed(park::claim(&relay, holder, round, answers).await?),
             Resume::SendAgain(params) => {
                 call.params = params;
                 Source::Begun(relay.begin(&call, deadline).await?)
             }
             Resume::AsIs => Source::Begun(relay.begin(&call, deadline).await?),
         };
-        let call_ends = now + relay.settings.max_duration;
-        let server_info = described
-            .server_info
-            .clone()
-            .unwrap_or_else(|| relay.settings.server_info.clone());
         Ok(Self {
-            relay: Arc::clone(relay),
+            call_ends: now + relay.settings.max_duration,
+            relay,
             call,
             source,
-            server_info,
-            era,
+            described,
             deadline,
-            call_ends,
             last_progress: f64::NEG_INFINITY,
         })
     }
@@ -128,8 +178,7 @@ impl Flow {
         }
     }
 
-    /// What the client is sent next; after [`Item::Done`] nothing. Cancel safe.
-    pub async fn next(&mut self) -> Item {
+    async fn next(&mut self) -> Item {
         loop {
             let deadline = self.deadline.min(self.call_ends);
             let event = match &mut self.source {
@@ -235,7 +284,11 @@ impl Flow {
                 let context = ModernResult {
                     method: &self.call.method,
                     cache: None,
-                    server_info: &self.server_info,
+                    server_info: self
+                        .described
+                        .server_info
+                        .as_ref()
+                        .unwrap_or(&self.relay.settings.server_info),
                 };
                 Answer::Result(match shape::members_for_modern(&result, object, &context) {
                     Cow::Owned(shaped) => shaped,
@@ -243,7 +296,7 @@ impl Flow {
                 })
             }
             Answer::Error(error) => {
-                let questions = match self.era {
+                let questions = match self.described.version.era() {
                     Era::Modern => None,
                     Era::Legacy => self.url_elicitation(&error),
                 };

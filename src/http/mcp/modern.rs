@@ -251,14 +251,8 @@ impl Modern<'_> {
             headers,
             session: None,
         };
-        let flow = match Flow::begin(&gateway.relay, call).await {
-            Ok(flow) => flow,
-            Err(failed) => {
-                record.failed();
-                return Err(error::relay_failure(&failed, version::Era::Modern));
-            }
-        };
-        self.respond(flow, record).await
+        self.respond(Flow::begin(&gateway.relay, call), record)
+            .await
     }
 
     /// Extensions pass through between modern peers only: a legacy server does
@@ -335,22 +329,27 @@ impl Modern<'_> {
     /// One JSON body when the answer comes first, a stream when something
     /// precedes it or it takes long.
     async fn respond(&self, mut flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
-        let gateway = &self.incoming.gateway;
-        // Waiting for an item may be given up: nothing is lost.
-        let first = match tokio::time::timeout(gateway.config.node.keep_alive, flow.next()).await {
-            Ok(Item::Done(answer)) => {
-                record.answered(&answer);
-                let status = match answer.error_code() {
-                    Some(code) => modern_status(code),
-                    None => StatusCode::OK,
-                };
-                let body = message::response_bytes(&self.request.id, &answer);
-                return Ok(stream::json(status, body));
+        let keep_alive = self.incoming.gateway.config.node.keep_alive;
+        let first = match tokio::time::timeout(keep_alive, flow.next()).await {
+            Ok(Ok(Item::Done(answer))) => return Ok(self.whole(&answer, record)),
+            Ok(Ok(first)) => Some(first),
+            Ok(Err(failed)) => {
+                record.failed();
+                return Err(error::relay_failure(&failed, version::Era::Modern));
             }
-            Ok(Item::Message(first)) => Some(Item::Message(first)),
-            Err(_) => None,
+            Err(_elapsed) => None,
         };
         self.stream(first, flow, record)
+    }
+
+    /// The answer as one JSON body.
+    fn whole(&self, answer: &Answer, record: Record) -> Response<Body> {
+        record.answered(answer);
+        let status = match answer.error_code() {
+            Some(code) => modern_status(code),
+            None => StatusCode::OK,
+        };
+        stream::json(status, message::response_bytes(&self.request.id, answer))
     }
 
     fn stream(
@@ -364,23 +363,30 @@ impl Modern<'_> {
         let items = streams::unfold(Some(flow), |flow| async {
             let mut flow = flow?;
             let item = flow.next().await;
-            let rest = if matches!(item, Item::Done(_)) {
-                None
-            } else {
+            let rest = if matches!(item, Ok(Item::Message(_))) {
                 Some(flow)
+            } else {
+                None
             };
             Some((item, rest))
         });
         let held = gateway.stream_place().map_err(|error| no_place(&error))?;
         let mut record = Some(record);
-        let frames = streams::iter(first)
+        let frames = streams::iter(first.map(Ok))
             .chain(items)
             .map(move |item| match item {
-                Item::Message(message) => sse::event(None, None, &message),
-                Item::Done(answer) => {
+                Ok(Item::Message(message)) => sse::event(None, None, &message),
+                Ok(Item::Done(answer)) => {
                     if let Some(record) = record.take() {
                         record.answered(&answer);
                     }
+                    sse::event(None, None, &message::response_bytes(&id, &answer))
+                }
+                Err(failed) => {
+                    if let Some(record) = record.take() {
+                        record.failed();
+                    }
+                    let answer = error::relay_failure(&failed, version::Era::Modern).answer;
                     sse::event(None, None, &message::response_bytes(&id, &answer))
                 }
             });

@@ -1,0 +1,106 @@
+//! When an answer becomes a stream, and what becomes of calls whose client
+//! does not read or finds no place for a stream.
+
+use serde_json::json;
+
+use crate::support::{
+    client::{Modern, call},
+    fake_server::{
+        Contents, FakeServer, SESSIONS, Speaks,
+        call::{Call, Outcome},
+        scripts,
+    },
+    legacy_client::legacy,
+    node::{Setup, TestNode},
+    proxy::{Proxy, Road},
+    redis::RedisServer,
+};
+
+const BOTH: [Speaks; 2] = [Speaks::Modern, SESSIONS];
+
+fn asks() -> Modern {
+    call("ask", json!({})).capabilities(json!({"elicitation": {"form": {}}}))
+}
+
+async fn scripted<F>(
+    speaks: Speaks,
+    script: impl Fn(Call) -> F + Send + Sync + 'static,
+) -> FakeServer
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    FakeServer::with(speaks, Contents::default(), script).await
+}
+
+/// A node that soon makes a stream of what takes long.
+async fn impatient(server: &FakeServer) -> TestNode {
+    let setup = Setup::up(server).set("node.keep_alive", "\"1s\"");
+    setup.start().await
+}
+
+#[tokio::test]
+async fn a_call_that_takes_long_is_a_stream_before_its_server_says_anything() {
+    for speaks in BOTH {
+        let server = scripted(speaks, |call| async move {
+            call.gate("go").await;
+            Outcome::text("done")
+        })
+        .await;
+        let node = impatient(&server).await;
+        let modern = call("echo", json!({})).open(&node).await;
+        assert!(modern.is_stream(), "{speaks:?}");
+        let session = legacy("2025-11-25").open(&node).await;
+        let params = json!({"name": "echo"});
+        let legacy = session.open(json!(1), "tools/call", params).await;
+        assert!(legacy.is_stream(), "{speaks:?}");
+        server.open_gate("go");
+        for stream in [modern, legacy] {
+            let text = stream.answered().await.result()["content"][0]["text"].clone();
+            assert_eq!(text, "done", "{speaks:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_failure_is_told_on_the_stream() {
+    let server = scripted(Speaks::Modern, |call| async move {
+        call.gate("go").await;
+        Outcome::Http(500, "broken".to_owned())
+    })
+    .await;
+    let node = impatient(&server).await;
+    let stream = call("echo", json!({})).id(json!("x")).open(&node).await;
+    assert!(stream.is_stream());
+    server.open_gate("go");
+    let answered = stream.answered().await;
+    assert_eq!(answered.refusal(), (200, -32603));
+    assert_eq!(answered.response["id"], "x");
+}
+
+#[tokio::test]
+async fn a_question_that_is_being_parked_survives_the_beginning_of_the_stream() {
+    let redis = RedisServer::start();
+    let road = Proxy::before(redis.port()).await;
+    let server = scripted(SESSIONS, |call| async move {
+        if call.name() == "ask" {
+            call.gate("ask").await;
+        }
+        scripts::standard(call).await
+    })
+    .await;
+    let setup = Setup::up(&server).redis_at(road.address);
+    let node = setup.set("node.keep_alive", "\"1s\"").start().await;
+    // The pooled session exists from here on.
+    let warm = call("echo", json!({})).capabilities(json!({"elicitation": {"form": {}}}));
+    warm.result(&node).await;
+    let request = asks();
+    let (reply, ()) = tokio::join!(request.open(&node), async {
+        server.wait_for("tools/call", 2).await;
+        road.set(Road::Held);
+        server.open_gate("ask");
+    });
+    assert!(reply.is_stream());
+    road.set(Road::Open);
+    let answered = reply.answered().await;
+    assert_eq!(answered.result()["resultType"], "input_required");
+}
