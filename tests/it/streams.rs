@@ -1,6 +1,8 @@
 //! When an answer becomes a stream, and what becomes of calls whose client
 //! does not read or finds no place for a stream.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::{
@@ -103,4 +105,64 @@ async fn a_question_that_is_being_parked_survives_the_beginning_of_the_stream() 
     road.set(Road::Open);
     let answered = reply.answered().await;
     assert_eq!(answered.result()["resultType"], "input_required");
+}
+
+#[tokio::test]
+async fn without_a_place_for_a_stream_the_answer_alone_is_sent() {
+    for speaks in BOTH {
+        let server = scripted(speaks, |call| async move {
+            call.progress(1.0);
+            if call.name() == "wait" {
+                call.gate("go").await;
+            }
+            Outcome::text("done")
+        })
+        .await;
+        let setup = Setup::up(&server).set("limits.streams", "1");
+        let node = setup.set("node.keep_alive", "\"1s\"").start().await;
+        let session = legacy("2025-11-25").open(&node).await;
+        let _only = session.stream().await;
+        for tool in ["echo", "wait"] {
+            let modern = call(tool, json!({})).meta("progressToken", json!("t"));
+            let params = json!({"name": tool, "_meta": {"progressToken": "t"}});
+            let (modern, legacy, ()) = tokio::join!(
+                modern.open(&node),
+                session.open(json!(1), "tools/call", params),
+                // The beginning of an answer that took longer than `keep_alive`.
+                async {
+                    if tool == "wait" {
+                        server.wait_for("tools/call", 4).await;
+                        tokio::time::sleep(Duration::from_millis(1100)).await;
+                        server.open_gate("go");
+                    }
+                }
+            );
+            for reply in [modern, legacy] {
+                assert!(!reply.is_stream(), "{speaks:?} {tool}");
+                let answered = reply.answered().await;
+                assert_eq!(answered.status, 200, "{speaks:?} {tool}");
+                assert_eq!(answered.response["id"], 1);
+                assert_eq!(answered.result()["content"][0]["text"], "done");
+            }
+        }
+        // Nothing was given up and sent again.
+        assert_eq!(server.seen("tools/call").len(), 4, "{speaks:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_without_a_place_for_a_stream_is_declined() {
+    for speaks in BOTH {
+        let server = FakeServer::start(speaks).await;
+        let setup = Setup::up(&server).set("limits.streams", "1");
+        let node = setup.start().await;
+        let client = legacy("2025-11-25").capabilities(json!({"elicitation": {"form": {}}}));
+        let session = client.open(&node).await;
+        let _only = session.stream().await;
+        let answered = session.call("ask", json!({})).await;
+        assert_eq!(answered.status, 200, "{speaks:?}");
+        let text = &answered.result()["content"][0]["text"];
+        let text = text.as_str().expect("text");
+        assert!(text.starts_with("nobody"), "{speaks:?}: {text}");
+    }
 }

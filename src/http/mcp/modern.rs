@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
-    Incoming, about, fail, listen, no_place, refusal,
+    Incoming, about, fail, listen, refusal,
     route::{self, Routed},
-    stream,
+    stream::{self, Held},
 };
 use crate::{
     cache::CacheStatus,
@@ -339,7 +339,28 @@ impl Modern<'_> {
             }
             Err(_elapsed) => None,
         };
-        self.stream(first, flow, record)
+        match self.incoming.gateway.stream_place() {
+            Ok(held) => Ok(self.stream(first, flow, record, held)),
+            Err(_) => self.without_stream(flow, record).await,
+        }
+    }
+
+    /// The answer alone, for which this node needs no place among its streams.
+    async fn without_stream(
+        &self,
+        mut flow: Flow,
+        record: Record,
+    ) -> Result<Response<Body>, RpcFailure> {
+        loop {
+            match flow.next().await {
+                Ok(Item::Message(_)) => {}
+                Ok(Item::Done(answer)) => return Ok(self.whole(&answer, record)),
+                Err(failed) => {
+                    record.failed();
+                    return Err(error::relay_failure(&failed, version::Era::Modern));
+                }
+            }
+        }
     }
 
     /// The answer as one JSON body.
@@ -357,7 +378,8 @@ impl Modern<'_> {
         first: Option<Item>,
         flow: Flow,
         record: Record,
-    ) -> Result<Response<Body>, RpcFailure> {
+        held: Held,
+    ) -> Response<Body> {
         let gateway = &self.incoming.gateway;
         let id = self.request.id.clone();
         let items = streams::unfold(Some(flow), |flow| async {
@@ -370,7 +392,6 @@ impl Modern<'_> {
             };
             Some((item, rest))
         });
-        let held = gateway.stream_place().map_err(|error| no_place(&error))?;
         let mut record = Some(record);
         let frames = streams::iter(first.map(Ok))
             .chain(items)
@@ -390,11 +411,7 @@ impl Modern<'_> {
                     sse::event(None, None, &message::response_bytes(&id, &answer))
                 }
             });
-        Ok(stream::event_stream(
-            Box::pin(frames),
-            gateway.config.node.keep_alive,
-            held,
-        ))
+        stream::event_stream(Box::pin(frames), gateway.config.node.keep_alive, held)
     }
 }
 
