@@ -4,21 +4,27 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::support::{
     client::{Modern, call},
+    eventually,
     fake_server::{
         Contents, FakeServer, SESSIONS, Speaks,
         call::{Call, Outcome},
         scripts,
     },
-    legacy_client::legacy,
+    legacy_client::{Legacy, legacy},
     node::{Setup, TestNode},
     proxy::{Proxy, Road},
     redis::RedisServer,
 };
 
 const BOTH: [Speaks; 2] = [Speaks::Modern, SESSIONS];
+
+fn able() -> Legacy {
+    legacy("2025-11-25").capabilities(json!({"elicitation": {"form": {}}}))
+}
 
 fn asks() -> Modern {
     call("ask", json!({})).capabilities(json!({"elicitation": {"form": {}}}))
@@ -156,8 +162,7 @@ async fn a_question_without_a_place_for_a_stream_is_declined() {
         let server = FakeServer::start(speaks).await;
         let setup = Setup::up(&server).set("limits.streams", "1");
         let node = setup.start().await;
-        let client = legacy("2025-11-25").capabilities(json!({"elicitation": {"form": {}}}));
-        let session = client.open(&node).await;
+        let session = able().open(&node).await;
         let _only = session.stream().await;
         let answered = session.call("ask", json!({})).await;
         assert_eq!(answered.status, 200, "{speaks:?}");
@@ -165,4 +170,31 @@ async fn a_question_without_a_place_for_a_stream_is_declined() {
         let text = text.as_str().expect("text");
         assert!(text.starts_with("nobody"), "{speaks:?}: {text}");
     }
+}
+
+#[tokio::test]
+async fn progress_leaves_an_open_question_its_time() {
+    let server = scripted(SESSIONS, |call| async move {
+        let progress = async {
+            call.gate("asked").await;
+            call.progress(1.0);
+        };
+        let question = scripts::question();
+        tokio::join!(call.ask("elicitation/create", question), progress);
+        Outcome::text("done")
+    })
+    .await;
+    let setup = Setup::new().server_with("up", &server.url(), "2s");
+    let node = setup.start().await;
+    let session = able().open(&node).await;
+    let params = json!({"name": "echo", "_meta": {"progressToken": "t"}});
+    let mut stream = session.open(json!(1), "tools/call", params).await;
+    let asked = stream.message().await;
+    server.open_gate("asked");
+    assert_eq!(stream.message().await["method"], "notifications/progress");
+    // Longer than a server may be silent.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let answer = json!({"action": "cancel"});
+    assert_eq!(session.respond(&asked["id"], answer).await, 202);
+    stream.answered().await.result();
 }

@@ -158,7 +158,8 @@ impl Carrier {
                 Next::Event(event) => match event? {
                     Event::Notification(message) => {
                         if is_progress(&message) {
-                            deadline = Instant::now() + self.call.server.timeout;
+                            // An open question may have more time than that.
+                            deadline = deadline.max(Instant::now() + self.call.server.timeout);
                         }
                         if self.wants(&message) {
                             self.out.message(message).await;
