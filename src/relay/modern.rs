@@ -18,7 +18,7 @@ use crate::{
     mcp::{
         Raw,
         capabilities::InputKind,
-        envelope::LogLevel,
+        envelope::{self, LogLevel},
         error::RpcError,
         json::RawObject,
         message::{self, Answer, Message},
@@ -191,7 +191,7 @@ impl Carrier {
             match event {
                 Ok(Event::Notification(message)) => {
                     if self.wants(&message) {
-                        return Item::Message(message);
+                        return Item::Message(self.under_own_token(message));
                     }
                 }
                 // A modern client's stream cannot be resumed, so it is not paused either.
@@ -292,6 +292,24 @@ impl Carrier {
                 };
                 Answer::Result(match shape::members_for_modern(&result, object, &context) {
                     Cow::Owned(shaped) => shaped,
+    /// A claimed call reports progress under the token of the request it was
+    /// made with, which is over.
+    fn under_own_token(&self, message: Bytes) -> Bytes {
+        let (Source::Claimed(_), Some(token)) = (&self.source, &self.call.progress_token) else {
+            return message;
+        };
+        let Ok(Message::Notification(notification)) = message::parse_message(&message) else {
+            return message;
+        };
+        let (method::PROGRESS, Some(params)) = (&*notification.method, notification.params) else {
+            return message;
+        };
+        let params = envelope::with_progress_token(params, token);
+        let mut own = Vec::new();
+        message::write_notification(&mut own, method::PROGRESS, Some(&params));
+        own.into()
+    }
+
                     Cow::Borrowed(_) => result,
                 })
             }
