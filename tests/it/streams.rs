@@ -198,3 +198,38 @@ async fn progress_leaves_an_open_question_its_time() {
     assert_eq!(session.respond(&asked["id"], answer).await, 202);
     stream.answered().await.result();
 }
+
+#[tokio::test]
+async fn a_question_that_is_taken_back_is_named_as_the_client_knows_it() {
+    let server = scripted(SESSIONS, |call| async move {
+        let question = json!({
+            "jsonrpc": "2.0", "id": "own", "method": "elicitation/create",
+            "params": scripts::question(),
+        });
+        call.say(question.to_string());
+        let cancelled = "notifications/cancelled";
+        call.notify(cancelled, json!({"requestId": "strange"}));
+        call.notify(cancelled, json!({"requestId": "own", "reason": "late"}));
+        call.gate("told").await;
+        Outcome::text("done")
+    })
+    .await;
+    let node = Setup::up(&server).start().await;
+    let session = able().open(&node).await;
+    let params = json!({"name": "echo"});
+    let mut stream = session.open(json!(1), "tools/call", params).await;
+    let asked = stream.message().await;
+    let told = stream.message().await;
+    assert_eq!(told["method"], "notifications/cancelled");
+    let params = json!({"requestId": asked["id"], "reason": "late"});
+    assert_eq!(told["params"], params);
+    // An answer that was on its way is for nobody.
+    session
+        .respond(&asked["id"], json!({"action": "cancel"}))
+        .await;
+    server.open_gate("told");
+    let rest = stream.answered().await;
+    assert_eq!(rest.messages, Vec::<serde_json::Value>::new());
+    rest.result();
+    assert!(server.seen("response").is_empty());
+}

@@ -97,6 +97,13 @@ struct Round {
 
 /// The task that carries one call.
 pub(super) struct Carrier {
+impl Questions {
+    /// The id that the client knows a question by.
+    fn id(&self, number: &str) -> String {
+        format!("{}.{number}", self.prefix)
+    }
+}
+
     relay: Arc<Relay>,
     session: Arc<Session>,
     id: RequestId,
@@ -161,7 +168,12 @@ impl Carrier {
                             // An open question may have more time than that.
                             deadline = deadline.max(Instant::now() + self.call.server.timeout);
                         }
-                        if self.wants(&message) {
+                        if let Some(taken_back) = self.taken_back(&message) {
+                            self.out.message(taken_back).await;
+                            if self.questions.open.is_empty() {
+                                deadline = Instant::now() + self.call.server.timeout;
+                            }
+                        } else if self.wants(&message) {
                             self.out.message(message).await;
                         }
                     }
@@ -276,11 +288,42 @@ impl Carrier {
         }
         let number = self.questions.next;
         self.questions.next += 1;
-        let id = RequestId::new_string(&format!("{}.{number}", self.questions.prefix));
+        let number = number.to_string();
+        let id = RequestId::new_string(&self.questions.id(&number));
         let mut message = Vec::new();
         message::write_request(&mut message, &id, method, params);
-        self.questions.open.insert(number.to_string(), question);
+            // What it cancels was not asked here.
+            method::CANCELLED => false,
+        self.questions.open.insert(number, question);
         self.out.message(message.into()).await;
+    }
+
+    /// The server cancels a question of its own: the question is closed, and
+    /// the client is told by the id it knows.
+    fn taken_back(&mut self, bytes: &[u8]) -> Option<Bytes> {
+        if self.questions.open.is_empty() {
+            return None;
+        }
+        let Ok(Message::Notification(notification)) = message::parse_message(bytes) else {
+            return None;
+        };
+        if notification.method != method::CANCELLED {
+            return None;
+        }
+        let mut params = RawObject::parse(notification.params?).ok()?;
+        let cancelled = params.get("requestId")?.get();
+        let is_meant = |question: &Question| matches!(question, Question::OfExchange(id) if id.as_raw().get() == cancelled);
+        let open = &mut self.questions.open;
+        let number = open
+            .iter()
+            .find(|(_, question)| is_meant(question))?
+            .0
+            .clone();
+        open.remove(&number);
+        params.set("requestId", json::raw_str(&self.questions.id(&number)));
+        let mut message = Vec::new();
+        message::write_notification(&mut message, method::CANCELLED, Some(&params.to_raw()));
+        Some(message.into())
     }
 
     /// A modern server's questions. Answers what the call ends with when the
