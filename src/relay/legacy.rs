@@ -152,7 +152,8 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         &relay.settings,
     ));
     let (listed, cancelled) = Listed::new(relay, session, id);
-    let out = Out::new(items, Arc::clone(&log));
+    let now = Instant::now();
+    let out = Out::new(items, Arc::clone(&log), now + relay.settings.max_duration);
     let carrier = Carrier::new(relay, session, id, call, out);
     let token = cancelled.token.clone();
     let carrier = Box::pin(async move {
@@ -167,7 +168,7 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         log,
         carrier: Some(carrier),
         cancelled,
-        begun: Instant::now(),
+        begun: now,
         tasks: relay.tasks.clone(),
         span: Span::current(),
     }

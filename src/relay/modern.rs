@@ -4,7 +4,7 @@
 //! with `input_required`, dropping the flow (the client closed its stream)
 //! cancels the call.
 
-use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc};
+use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -40,7 +40,11 @@ pub enum Item {
 }
 
 /// A call on behalf of a modern client. Dropping it cancels the call.
-pub struct Flow(Stage);
+pub struct Flow {
+    stage: Stage,
+    patience: Duration,
+    call_ends: Instant,
+}
 
 enum Stage {
     /// Until the first item. Kept here, so that whoever waits for it may stop
@@ -66,12 +70,26 @@ impl Flow {
     #[must_use]
     pub fn begin(relay: &Arc<Relay>, call: Call) -> Self {
         let relay = Arc::clone(relay);
-        Self(Stage::Beginning(Box::pin(async move {
-            let mut carrier = Carrier::begin(relay, call).await?;
+        let patience = call.server.timeout;
+        let now = Instant::now();
+        let call_ends = now + relay.settings.max_duration;
+        let beginning = async move {
+            let mut carrier = Carrier::begin(relay, call, now + patience, call_ends).await?;
             let first = carrier.next().await;
             let is_all = matches!(first, Item::Done(_));
             Ok((first, (!is_all).then(|| Box::new(carrier))))
-        })))
+        };
+        Self {
+            stage: Stage::Beginning(Box::pin(beginning)),
+            patience,
+            call_ends,
+        }
+    }
+
+    /// When a client that takes nothing has to have taken the next item.
+    #[must_use]
+    pub fn gives_up(&self) -> Instant {
+        (Instant::now() + self.patience).min(self.call_ends)
     }
 
     /// What the client is sent next; after [`Item::Done`] nothing. Cancel safe
@@ -81,13 +99,13 @@ impl Flow {
     /// In place of the first item: no replica takes the call, or the state
     /// sent along is refused.
     pub async fn next(&mut self) -> Result<Item, RelayError> {
-        let item = match &mut self.0 {
+        let item = match &mut self.stage {
             Stage::Beginning(beginning) => {
                 let begun = beginning.as_mut().await;
-                self.0 = Stage::Over;
+                self.stage = Stage::Over;
                 let (first, carrier) = begun?;
                 if let Some(carrier) = carrier {
-                    self.0 = Stage::Going(carrier);
+                    self.stage = Stage::Going(carrier);
                 }
                 return Ok(first);
             }
@@ -95,7 +113,7 @@ impl Flow {
             Stage::Over => Item::Done(Answer::error(&RpcError::internal("the call is over"))),
         };
         if matches!(item, Item::Done(_)) {
-            self.0 = Stage::Over;
+            self.stage = Stage::Over;
         }
         Ok(item)
     }
@@ -124,9 +142,12 @@ enum Source {
 }
 
 impl Carrier {
-    async fn begin(relay: Arc<Relay>, mut call: Call) -> Result<Self, RelayError> {
-        let now = Instant::now();
-        let deadline = now + call.server.timeout;
+    async fn begin(
+        relay: Arc<Relay>,
+        mut call: Call,
+        deadline: Instant,
+        call_ends: Instant,
+    ) -> Result<Self, RelayError> {
         let described = relay.describe(&call.server, deadline).await?;
         let source = match Self::resume(&relay, &call, described.version.era())? {
             Resume::Claim {
@@ -141,12 +162,12 @@ impl Carrier {
             Resume::AsIs => Source::Begun(relay.begin(&call, deadline).await?),
         };
         Ok(Self {
-            call_ends: now + relay.settings.max_duration,
             relay,
             call,
             source,
             described,
             deadline,
+            call_ends,
             last_progress: f64::NEG_INFINITY,
         })
     }
@@ -271,6 +292,24 @@ impl Carrier {
         }
     }
 
+    /// A claimed call reports progress under the token of the request it was
+    /// made with, which is over.
+    fn under_own_token(&self, message: Bytes) -> Bytes {
+        let (Source::Claimed(_), Some(token)) = (&self.source, &self.call.progress_token) else {
+            return message;
+        };
+        let Ok(Message::Notification(notification)) = message::parse_message(&message) else {
+            return message;
+        };
+        let (method::PROGRESS, Some(params)) = (&*notification.method, notification.params) else {
+            return message;
+        };
+        let params = envelope::with_progress_token(params, token);
+        let mut own = Vec::new();
+        message::write_notification(&mut own, method::PROGRESS, Some(&params));
+        own.into()
+    }
+
     /// The server's answer as a modern client expects it.
     fn shaped(&self, answer: Answer) -> Answer {
         match answer {
@@ -292,24 +331,6 @@ impl Carrier {
                 };
                 Answer::Result(match shape::members_for_modern(&result, object, &context) {
                     Cow::Owned(shaped) => shaped,
-    /// A claimed call reports progress under the token of the request it was
-    /// made with, which is over.
-    fn under_own_token(&self, message: Bytes) -> Bytes {
-        let (Source::Claimed(_), Some(token)) = (&self.source, &self.call.progress_token) else {
-            return message;
-        };
-        let Ok(Message::Notification(notification)) = message::parse_message(&message) else {
-            return message;
-        };
-        let (method::PROGRESS, Some(params)) = (&*notification.method, notification.params) else {
-            return message;
-        };
-        let params = envelope::with_progress_token(params, token);
-        let mut own = Vec::new();
-        message::write_notification(&mut own, method::PROGRESS, Some(&params));
-        own.into()
-    }
-
                     Cow::Borrowed(_) => result,
                 })
             }

@@ -173,6 +173,49 @@ async fn a_question_without_a_place_for_a_stream_is_declined() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_keeps_no_place_at_the_server() {
+    for speaks in BOTH {
+        for is_modern in [true, false] {
+            let server = scripted(speaks, |call| async move {
+                if call.name() == "echo" {
+                    return Outcome::text("done");
+                }
+                // More than lies between the server and the client.
+                let much = "x".repeat(256 * 1024);
+                let token = call.token();
+                for step in 0..200 {
+                    call.say(format!(
+                        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{step},"message":"{much}"}}}}"#
+                    ));
+                }
+                call.gone().await;
+                Outcome::Silence
+            })
+            .await;
+            let keys = "max_in_flight = 1\nqueue_timeout = \"1s\"";
+            let setup = Setup::new().replicas("up", &[server.url()], keys);
+            let node = setup.set("limits.call", "\"3s\"").start().await;
+            let params = json!({"name": "report", "_meta": {"progressToken": "t"}});
+            let unread = if is_modern {
+                let request = call("report", json!({})).meta("progressToken", json!("t"));
+                request.open(&node).await
+            } else {
+                let session = legacy("2025-11-25").open(&node).await;
+                session.open(json!(1), "tools/call", params).await
+            };
+            if !unread.is_stream() {
+                panic!("{speaks:?} {is_modern}: {}", unread.text().await);
+            }
+            eventually("a place for another call", async || {
+                let other = call("echo", json!({})).send(&node).await;
+                other.response.get("result").is_some()
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn progress_leaves_an_open_question_its_time() {
     let server = scripted(SESSIONS, |call| async move {
         let progress = async {

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use futures_util::{StreamExt as _, stream as streams};
+use bytes::Bytes;
+use futures_util::stream as streams;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use tokio::time::Instant;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 use tracing::Instrument as _;
 
 use super::{
@@ -28,7 +32,7 @@ use crate::{
         error::RpcError,
         header as mcp_header,
         json::{self, RawObject},
-        message::{self, Answer, Request},
+        message::{self, Answer, Request, RequestId},
         method::{self, ListKind},
         param_header::ParamHeaders,
         sse,
@@ -43,6 +47,9 @@ use crate::{
         traces,
     },
 };
+
+/// Events a client that reads slowly may be behind.
+const BACKLOG: usize = 8;
 
 /// Answers a request. `version` is what its envelope names.
 pub(crate) async fn answer(
@@ -373,6 +380,8 @@ impl Modern<'_> {
         stream::json(status, message::response_bytes(&self.request.id, answer))
     }
 
+    /// The flow is carried by a task of its own: a client that does not read
+    /// must not keep the call from ending.
     fn stream(
         &self,
         first: Option<Item>,
@@ -381,37 +390,71 @@ impl Modern<'_> {
         held: Held,
     ) -> Response<Body> {
         let gateway = &self.incoming.gateway;
-        let id = self.request.id.clone();
-        let items = streams::unfold(Some(flow), |flow| async {
-            let mut flow = flow?;
-            let item = flow.next().await;
-            let rest = if matches!(item, Ok(Item::Message(_))) {
-                Some(flow)
-            } else {
-                None
-            };
-            Some((item, rest))
+        let (frames, received) = mpsc::channel(BACKLOG);
+        let (client, ending) = (frames.clone(), gateway.tasks.ending().clone());
+        let sending = Sending {
+            id: self.request.id.clone(),
+            flow,
+            frames,
+        };
+        gateway.tasks.spawn_brief(async move {
+            tokio::select! {
+                () = ending.cancelled() => {}
+                // Dropping the flow cancels the call.
+                () = client.closed() => {}
+                () = sending.run(first, record) => {}
+            }
         });
-        let mut record = Some(record);
-        let frames = streams::iter(first.map(Ok))
-            .chain(items)
-            .map(move |item| match item {
-                Ok(Item::Message(message)) => sse::event(None, None, &message),
-                Ok(Item::Done(answer)) => {
-                    if let Some(record) = record.take() {
-                        record.answered(&answer);
+        let frames = streams::unfold(received, |mut received| async {
+            let frame = received.recv().await?;
+            Some((frame, received))
+        });
+        stream::event_stream(Box::pin(frames), gateway.config.node.keep_alive, held)
+    }
+}
+
+/// What sends the items of a flow to a stream.
+struct Sending {
+    id: RequestId,
+    flow: Flow,
+    frames: mpsc::Sender<Bytes>,
+}
+
+impl Sending {
+    async fn run(mut self, first: Option<Item>, record: Record) {
+        let mut next = first.map(Ok);
+        loop {
+            let item = match next.take() {
+                Some(first) => first,
+                None => self.flow.next().await,
+            };
+            let answer = match item {
+                Ok(Item::Message(message)) => {
+                    if !self.send(&message).await {
+                        return;
                     }
-                    sse::event(None, None, &message::response_bytes(&id, &answer))
+                    continue;
+                }
+                Ok(Item::Done(answer)) => {
+                    record.answered(&answer);
+                    answer
                 }
                 Err(failed) => {
-                    if let Some(record) = record.take() {
-                        record.failed();
-                    }
-                    let answer = error::relay_failure(&failed, version::Era::Modern).answer;
-                    sse::event(None, None, &message::response_bytes(&id, &answer))
+                    record.failed();
+                    error::relay_failure(&failed, version::Era::Modern).answer
                 }
-            });
-        stream::event_stream(Box::pin(frames), gateway.config.node.keep_alive, held)
+            };
+            let response = message::response_bytes(&self.id, &answer);
+            self.send(&response).await;
+            return;
+        }
+    }
+
+    /// `false` when the client has left or does not read.
+    async fn send(&mut self, message: &[u8]) -> bool {
+        let frame = sse::event(None, None, message);
+        let sent = timeout_at(self.flow.gives_up(), self.frames.send(frame));
+        matches!(sent.await, Ok(Ok(())))
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use super::Item;
 use crate::{
@@ -38,20 +41,31 @@ use crate::{
 pub(super) struct Out {
     items: mpsc::Sender<Item>,
     log: Arc<EventLog>,
+    /// Nobody waits longer for a client that does not read.
+    call_ends: Instant,
 }
+
 impl Out {
-    pub(super) fn new(items: mpsc::Sender<Item>, log: Arc<EventLog>) -> Self {
-        Self { items, log }
+    pub(super) fn new(items: mpsc::Sender<Item>, log: Arc<EventLog>, call_ends: Instant) -> Self {
+        Self {
+            items,
+            log,
+            call_ends,
+        }
+    }
+
+    /// A client that is gone, or reads too late, resumes from the log.
+    async fn send(&self, item: Item) {
+        timeout_at(self.call_ends, self.items.send(item)).await.ok();
     }
 
     async fn message(&self, message: Bytes) {
         let id = self.log.append(&message, false).await;
-        // A client that is gone resumes from the log.
-        self.items.send(Item::Message { id, message }).await.ok();
+        self.send(Item::Message { id, message }).await;
     }
 
     async fn paused(&self, retry: std::time::Duration) {
-        self.items.send(Item::Paused { retry }).await.ok();
+        self.send(Item::Paused { retry }).await;
     }
 
     async fn done(&self, id: &RequestId, answer: Answer, failure: Option<RelayError>) {
@@ -68,7 +82,7 @@ impl Out {
             answer,
             failure,
         };
-        self.items.send(done).await.ok();
+        self.send(done).await;
     }
 }
 
@@ -81,6 +95,13 @@ struct Questions {
     open: HashMap<String, Question>,
     /// A modern server's round: answers by its keys, in order.
     round: Option<Round>,
+}
+
+impl Questions {
+    /// The id that the client knows a question by.
+    fn id(&self, number: &str) -> String {
+        format!("{}.{number}", self.prefix)
+    }
 }
 
 enum Question {
@@ -97,13 +118,6 @@ struct Round {
 
 /// The task that carries one call.
 pub(super) struct Carrier {
-impl Questions {
-    /// The id that the client knows a question by.
-    fn id(&self, number: &str) -> String {
-        format!("{}.{number}", self.prefix)
-    }
-}
-
     relay: Arc<Relay>,
     session: Arc<Session>,
     id: RequestId,
@@ -153,11 +167,13 @@ impl Carrier {
             Err(error) => (Answer::error(&error.to_rpc()), Some(error)),
         };
         let answer = self.shaped(answer);
+        // Its place at the server is free, whenever the client reads this.
+        self.begun = None;
         self.out.done(&self.id, answer, failure).await;
     }
 
     async fn carry(&mut self) -> Result<Answer, RelayError> {
-        let call_ends = Instant::now() + self.relay.settings.max_duration;
+        let call_ends = self.out.call_ends;
         let mut deadline = Instant::now() + self.call.server.timeout;
         self.begin(deadline.min(call_ends)).await?;
         loop {
@@ -275,27 +291,10 @@ impl Carrier {
             | method::PROMPTS_CHANGED
             | method::RESOURCES_CHANGED
             | method::RESOURCE_UPDATED => &*self.session.endpoint != MERGED,
-            _ => true,
-        }
-    }
-
-    /// Sends a question to the client as a request on the call's stream.
-    async fn ask(&mut self, method: &str, params: Option<&Raw>, question: Question) {
-        if self.questions.mailbox.is_none() {
-            self.questions.prefix = hex(&rand::random::<[u8; 8]>());
-            let address = mailbox_address(&self.session.key, &self.questions.prefix);
-            self.questions.mailbox = Some(self.relay.mailboxes.open(address).await);
-        }
-        let number = self.questions.next;
-        self.questions.next += 1;
-        let number = number.to_string();
-        let id = RequestId::new_string(&self.questions.id(&number));
-        let mut message = Vec::new();
-        message::write_request(&mut message, &id, method, params);
             // What it cancels was not asked here.
             method::CANCELLED => false,
-        self.questions.open.insert(number, question);
-        self.out.message(message.into()).await;
+            _ => true,
+        }
     }
 
     /// The server cancels a question of its own: the question is closed, and
@@ -324,6 +323,23 @@ impl Carrier {
         let mut message = Vec::new();
         message::write_notification(&mut message, method::CANCELLED, Some(&params.to_raw()));
         Some(message.into())
+    }
+
+    /// Sends a question to the client as a request on the call's stream.
+    async fn ask(&mut self, method: &str, params: Option<&Raw>, question: Question) {
+        if self.questions.mailbox.is_none() {
+            self.questions.prefix = hex(&rand::random::<[u8; 8]>());
+            let address = mailbox_address(&self.session.key, &self.questions.prefix);
+            self.questions.mailbox = Some(self.relay.mailboxes.open(address).await);
+        }
+        let number = self.questions.next;
+        self.questions.next += 1;
+        let number = number.to_string();
+        let id = RequestId::new_string(&self.questions.id(&number));
+        let mut message = Vec::new();
+        message::write_request(&mut message, &id, method, params);
+        self.questions.open.insert(number, question);
+        self.out.message(message.into()).await;
     }
 
     /// A modern server's questions. Answers what the call ends with when the
