@@ -276,3 +276,60 @@ async fn a_question_that_is_taken_back_is_named_as_the_client_knows_it() {
     rest.result();
     assert!(server.seen("response").is_empty());
 }
+
+#[tokio::test]
+async fn an_answer_from_another_node_arrives_while_progress_does() {
+    let redis = RedisServer::start();
+    let road = Proxy::before(redis.port()).await;
+    let server = scripted(SESSIONS, |call| async move {
+        let asking = call.ask("elicitation/create", scripts::question());
+        tokio::pin!(asking);
+        let mut steps = 0.0;
+        loop {
+            tokio::select! {
+                _ = &mut asking => return Outcome::text("done"),
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+            steps += 1.0;
+            call.progress(steps);
+        }
+    })
+    .await;
+    let secret = "\"the same at every node of this test\"";
+    let setup = Setup::up(&server).set("node.secret", secret);
+    let near = setup.clone().redis(&redis).start().await;
+    let far = setup.redis_at(road.address).start().await;
+    let session = able().open(&far).await;
+    let params = json!({"name": "echo", "_meta": {"progressToken": "t"}});
+    let mut stream = session.open(json!(1), "tools/call", params).await;
+    let asked = stream.message().await;
+    road.set(Road::Slow(Duration::from_millis(20)));
+    let there = session.through(&near);
+    let answer = json!({"action": "cancel"});
+    assert_eq!(there.respond(&asked["id"], answer).await, 202);
+    server.wait_for("response", 1).await;
+    road.set(Road::Open);
+    stream.answered().await.result();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_stream_is_opened_leaves_nothing_behind() {
+    let redis = RedisServer::start();
+    let road = Proxy::before(redis.port()).await;
+    let server = FakeServer::start(SESSIONS).await;
+    let node = Setup::up(&server).redis_at(road.address).start().await;
+    eventually("the node reaches redis", async || {
+        node.gateway.store.is_reachable()
+    })
+    .await;
+    let is_open = || redis.cli(&["keys", "*mailbox*"]).contains("mailbox");
+    road.set(Road::Slow(Duration::from_millis(200)));
+    let mut client = TcpStream::connect(node.address).await.expect("connected");
+    let request = "GET /sse/up HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n";
+    client.write_all(request.as_bytes()).await.expect("sent");
+    // The node does not know yet that its mailbox is there.
+    eventually("a mailbox", async || is_open()).await;
+    drop(client);
+    road.set(Road::Open);
+    eventually("no mailbox", async || !is_open()).await;
+}
