@@ -85,6 +85,13 @@ pub enum News {
     ServersChanged {},
     /// What is to run changed.
     DeploymentsChanged {},
+    /// A standalone stream ended: the one before it gets the messages again.
+    StreamEnded {
+        /// The client session's key.
+        session: String,
+        /// The stream.
+        stream: String,
+    },
 }
 
 /// What a server's change notification is about.

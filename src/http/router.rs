@@ -13,7 +13,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header::ALLOW};
 use tower::{Service, ServiceExt as _};
 
 use super::{admin, batch, bridge, error, guard, guard::Guard, mcp, readiness, rest, source, sse};
@@ -128,22 +128,28 @@ fn plain_server(path: &str) -> Option<&str> {
 }
 
 fn paths(gateway: &Arc<Gateway>) -> Router {
+    // `GET` opens a stream here, and `HEAD` would do so for nobody.
+    let no_head = |allowed: &'static str| {
+        move || async move { (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]) }
+    };
     Router::new()
         .route(
             "/mcp",
             post(mcp::post_merged)
                 .get(mcp::get_merged)
-                .delete(mcp::delete_merged),
+                .delete(mcp::delete_merged)
+                .head(no_head("GET, POST, DELETE")),
         )
         .route(
             "/mcp/{server}",
             post(mcp::post_server)
                 .get(mcp::get_server)
-                .delete(mcp::delete_server),
+                .delete(mcp::delete_server)
+                .head(no_head("GET, POST, DELETE")),
         )
-        .route("/sse", get(sse::open_merged))
+        .route("/sse", get(sse::open_merged).head(no_head("GET")))
         .route("/sse/message", post(sse::post_merged))
-        .route("/sse/{server}", get(sse::open_server))
+        .route("/sse/{server}", get(sse::open_server).head(no_head("GET")))
         .route("/sse/{server}/message", post(sse::post_server))
         .merge(rest::routes())
         .merge(batch::routes())

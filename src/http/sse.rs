@@ -160,7 +160,7 @@ impl Holder {
                         if let Some(session) = self.find(&id).await {
                             let (events, _opened) =
                                 standalone::live(self.incoming.clone(), Arc::clone(&session));
-                            unsolicited = Box::pin(events);
+                            unsolicited = Box::pin(events.chain(streams::pending()));
                             self.session = Some(session);
                         }
                         continue;

@@ -161,7 +161,8 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
     ));
     let bytes = call.params.as_ref().map_or(0, |params| params.get().len());
     let (listed, cancelled) = Listed::new(relay, session, id);
-    let out = Out::new(items, Arc::clone(&log));
+    let now = Instant::now();
+    let out = Out::new(items, Arc::clone(&log), now + relay.settings.max_duration);
     let carrier = Carrier::new(relay, session, id, call, out);
     let token = cancelled.token.clone();
     let carrier = Box::pin(async move {
@@ -178,7 +179,7 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         cancelled,
         room: relay.room.clone(),
         bytes,
-        begun: Instant::now(),
+        begun: now,
         tasks: relay.tasks.clone(),
         span: Span::current(),
     }

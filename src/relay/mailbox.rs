@@ -5,11 +5,17 @@
 //! which exists only while the mailbox is open, so that a made-up address
 //! creates nothing.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{
     lifecycle::Tasks,
@@ -211,24 +217,30 @@ impl Mailboxes {
         let (sender, local) = mpsc::channel(CAPACITY);
         lock(&self.here).insert(Arc::clone(&address), sender);
         let key = StreamKey::Mailbox(Arc::clone(&address));
-        let remote = match self.store.open_stream(&key, self.bounds()).await {
-            Ok(()) => Some(self.store.watch_stream(&key).await),
-            Err(error) => {
-                tracing::warn!(%error, "answers from other nodes will not arrive");
-                None
-            }
-        };
-        Mailbox {
+        // Made before the store is asked: whoever gives up waiting closes it.
+        let mut mailbox = Mailbox {
             address,
             key,
             local,
-            remote,
+            in_store: true,
+            remote: None,
             position: Position::default(),
             unread: std::collections::VecDeque::new(),
             store: Arc::clone(&self.store),
             tasks: self.tasks.clone(),
             here: Arc::clone(&self.here),
+        };
+        match self.store.open_stream(&mailbox.key, self.bounds()).await {
+            Ok(()) => {
+                let watch = self.store.watch_stream(&mailbox.key).await;
+                mailbox.remote = Some(ReusableBoxFuture::new(mailbox.reading(watch)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "answers from other nodes will not arrive");
+                mailbox.in_store = false;
+            }
         }
+        mailbox
     }
 
     /// Sends a letter to a mailbox on any node.
@@ -266,13 +278,20 @@ fn lock(here: &Here) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, mpsc::Sender
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+type Entries = Result<Option<Vec<(Position, Bytes)>>, StoreError>;
+type Reading = ReusableBoxFuture<'static, (StreamWatch, Entries)>;
+
 /// An open mailbox; dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     address: Arc<str>,
     key: StreamKey,
     local: mpsc::Receiver<Letter>,
-    remote: Option<StreamWatch>,
+    /// Whether the store may have it.
+    in_store: bool,
+    /// What other nodes send. Kept here: beginning anew whenever the caller
+    /// stops waiting, a read might never end.
+    remote: Option<Reading>,
     position: Position,
     unread: std::collections::VecDeque<Letter>,
     store: Arc<dyn Store>,
@@ -296,7 +315,13 @@ impl Mailbox {
             };
             tokio::select! {
                 Some(letter) = self.local.recv() => return letter,
-                () = remote.changed() => self.read().await,
+                (watch, entries) = poll_fn(|cx| remote.poll(cx)) => {
+                    self.take_in(entries);
+                    let reading = self.reading(watch);
+                    if let Some(remote) = &mut self.remote {
+                        remote.set(reading);
+                    }
+                }
             }
         }
     }
@@ -308,22 +333,36 @@ impl Mailbox {
                 return Some(letter);
             }
             if self.remote.is_some() {
-                self.read().await;
+                let (after, most) = (self.position, CAPACITY as u32);
+                let entries = self.store.read(&self.key, after, most).await;
+                self.take_in(entries);
             }
         }
         self.unread.pop_front()
     }
 
-    async fn read(&mut self) {
-        match self
-            .store
-            .read(&self.key, self.position, CAPACITY as u32)
-            .await
-        {
+    /// Waits until there may be more, then reads it.
+    fn reading(
+        &self,
+        mut watch: StreamWatch,
+    ) -> impl Future<Output = (StreamWatch, Entries)> + Send + 'static {
+        let (store, key, after) = (Arc::clone(&self.store), self.key.clone(), self.position);
+        async move {
+            watch.changed().await;
+            let entries = store.read(&key, after, CAPACITY as u32).await;
+            (watch, entries)
+        }
+    }
+
+    fn take_in(&mut self, entries: Entries) {
+        match entries {
             Ok(Some(entries)) => {
                 for (position, bytes) in entries {
-                    self.position = position;
-                    self.unread.extend(Letter::unpack(&bytes));
+                    // Two reads may have begun at the same place.
+                    if position > self.position {
+                        self.position = position;
+                        self.unread.extend(Letter::unpack(&bytes));
+                    }
                 }
             }
             Ok(None) => {}
@@ -335,7 +374,7 @@ impl Mailbox {
 impl Drop for Mailbox {
     fn drop(&mut self) {
         lock(&self.here).remove(&self.address);
-        if self.remote.is_some() {
+        if self.in_store {
             let (store, key) = (Arc::clone(&self.store), self.key.clone());
             self.tasks.spawn_brief(async move {
                 if let Err(error) = store.close_stream(&key).await {

@@ -4,7 +4,7 @@
 //! with `input_required`, dropping the flow (the client closed its stream)
 //! cancels the call.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use crate::{
     mcp::{
         Raw,
         capabilities::InputKind,
-        envelope::LogLevel,
+        envelope::{self, LogLevel},
         error::RpcError,
         json::RawObject,
         message::{self, Answer, Message},
@@ -27,7 +27,7 @@ use crate::{
         shape::{self, ModernResult},
         version::Era,
     },
-    upstream::{Ask, Event},
+    upstream::{Ask, Description, Event},
 };
 
 /// What the client is sent next.
@@ -39,14 +39,93 @@ pub enum Item {
     Done(Answer),
 }
 
-/// A call on behalf of a modern client.
-#[derive(Debug)]
+/// A call on behalf of a modern client. Dropping it cancels the call.
 pub struct Flow {
+    stage: Stage,
+    patience: Duration,
+    call_ends: Instant,
+}
+
+enum Stage {
+    /// Until the first item. Kept here, so that whoever waits for it may stop
+    /// waiting and go on later.
+    Beginning(Beginning),
+    Going(Box<Carrier>),
+    Over,
+}
+
+type Beginning = Pin<Box<dyn Future<Output = Result<Begins, RelayError>> + Send>>;
+
+/// How a call begins: what its client is sent first, and what carries it on.
+type Begins = (Item, Option<Box<Carrier>>);
+
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flow").finish_non_exhaustive()
+    }
+}
+
+impl Flow {
+    /// Makes the call, or takes up the one that the client's answers belong to.
+    #[must_use]
+    pub fn begin(relay: &Arc<Relay>, call: Call) -> Self {
+        let relay = Arc::clone(relay);
+        let patience = call.server.timeout;
+        let now = Instant::now();
+        let call_ends = now + relay.settings.max_duration;
+        let beginning = async move {
+            let mut carrier = Carrier::begin(relay, call, now + patience, call_ends).await?;
+            let first = carrier.next().await;
+            let is_all = matches!(first, Item::Done(_));
+            Ok((first, (!is_all).then(|| Box::new(carrier))))
+        };
+        Self {
+            stage: Stage::Beginning(Box::pin(beginning)),
+            patience,
+            call_ends,
+        }
+    }
+
+    /// When a client that takes nothing has to have taken the next item.
+    #[must_use]
+    pub fn gives_up(&self) -> Instant {
+        (Instant::now() + self.patience).min(self.call_ends)
+    }
+
+    /// What the client is sent next; after [`Item::Done`] nothing. Cancel safe
+    /// until the first item; whoever gives up later drops the flow.
+    ///
+    /// # Errors
+    /// In place of the first item: no replica takes the call, or the state
+    /// sent along is refused.
+    pub async fn next(&mut self) -> Result<Item, RelayError> {
+        let item = match &mut self.stage {
+            Stage::Beginning(beginning) => {
+                let begun = beginning.as_mut().await;
+                self.stage = Stage::Over;
+                let (first, carrier) = begun?;
+                if let Some(carrier) = carrier {
+                    self.stage = Stage::Going(carrier);
+                }
+                return Ok(first);
+            }
+            Stage::Going(carrier) => carrier.next().await,
+            Stage::Over => Item::Done(Answer::error(&RpcError::internal("the call is over"))),
+        };
+        if matches!(item, Item::Done(_)) {
+            self.stage = Stage::Over;
+        }
+        Ok(item)
+    }
+}
+
+/// What carries one call.
+#[derive(Debug)]
+struct Carrier {
     relay: Arc<Relay>,
     call: Call,
     source: Source,
-    server_info: Box<Raw>,
-    era: Era,
+    described: Arc<Description>,
     deadline: Instant,
     call_ends: Instant,
     last_progress: f64,
@@ -62,39 +141,31 @@ enum Source {
     Ended,
 }
 
-impl Flow {
-    /// Makes the call, or takes up the one that the client's answers belong to.
-    ///
-    /// # Errors
-    /// When no replica takes the call, or the state sent along is refused.
-    pub async fn begin(relay: &Arc<Relay>, mut call: Call) -> Result<Self, RelayError> {
-        let now = Instant::now();
-        let deadline = now + call.server.timeout;
+impl Carrier {
+    async fn begin(
+        relay: Arc<Relay>,
+        mut call: Call,
+        deadline: Instant,
+        call_ends: Instant,
+    ) -> Result<Self, RelayError> {
         let described = relay.describe(&call.server, deadline).await?;
-        let era = described.version.era();
-        let source = match Self::resume(relay, &call, era)? {
+        let source = match Self::resume(&relay, &call, described.version.era())? {
             Resume::Claim {
                 holder,
                 round,
                 answers,
-            } => Source::Claimed(park::claim(relay, holder, round, answers).await?),
+            } => Source::Claimed(park::claim(&relay, holder, round, answers).await?),
             Resume::SendAgain(params) => {
                 call.params = params;
                 Source::Begun(relay.begin(&call, deadline).await?)
             }
             Resume::AsIs => Source::Begun(relay.begin(&call, deadline).await?),
         };
-        let call_ends = now + relay.settings.max_duration;
-        let server_info = described
-            .server_info
-            .clone()
-            .unwrap_or_else(|| relay.settings.server_info.clone());
         Ok(Self {
-            relay: Arc::clone(relay),
+            relay,
             call,
             source,
-            server_info,
-            era,
+            described,
             deadline,
             call_ends,
             last_progress: f64::NEG_INFINITY,
@@ -128,8 +199,7 @@ impl Flow {
         }
     }
 
-    /// What the client is sent next; after [`Item::Done`] nothing. Cancel safe.
-    pub async fn next(&mut self) -> Item {
+    async fn next(&mut self) -> Item {
         loop {
             let deadline = self.deadline.min(self.call_ends);
             let event = match &mut self.source {
@@ -142,7 +212,7 @@ impl Flow {
             match event {
                 Ok(Event::Notification(message)) => {
                     if self.wants(&message) {
-                        return Item::Message(message);
+                        return Item::Message(self.under_own_token(message));
                     }
                 }
                 // A modern client's stream cannot be resumed, so it is not paused either.
@@ -222,6 +292,24 @@ impl Flow {
         }
     }
 
+    /// A claimed call reports progress under the token of the request it was
+    /// made with, which is over.
+    fn under_own_token(&self, message: Bytes) -> Bytes {
+        let (Source::Claimed(_), Some(token)) = (&self.source, &self.call.progress_token) else {
+            return message;
+        };
+        let Ok(Message::Notification(notification)) = message::parse_message(&message) else {
+            return message;
+        };
+        let (method::PROGRESS, Some(params)) = (&*notification.method, notification.params) else {
+            return message;
+        };
+        let params = envelope::with_progress_token(params, token);
+        let mut own = Vec::new();
+        message::write_notification(&mut own, method::PROGRESS, Some(&params));
+        own.into()
+    }
+
     /// The server's answer as a modern client expects it.
     fn shaped(&self, answer: Answer) -> Answer {
         match answer {
@@ -235,7 +323,11 @@ impl Flow {
                 let context = ModernResult {
                     method: &self.call.method,
                     cache: None,
-                    server_info: &self.server_info,
+                    server_info: self
+                        .described
+                        .server_info
+                        .as_ref()
+                        .unwrap_or(&self.relay.settings.server_info),
                 };
                 Answer::Result(match shape::members_for_modern(&result, object, &context) {
                     Cow::Owned(shaped) => shaped,
@@ -243,7 +335,7 @@ impl Flow {
                 })
             }
             Answer::Error(error) => {
-                let questions = match self.era {
+                let questions = match self.described.version.era() {
                     Era::Modern => None,
                     Era::Legacy => self.url_elicitation(&error),
                 };

@@ -112,7 +112,7 @@ impl Standalone {
         &mut self,
         server: &Server,
         session: ClientSession,
-        opened: oneshot::Sender<()>,
+        opened: Option<oneshot::Sender<()>>,
     ) {
         if let Some(replica) = self.relay.home_of(server, &session).await {
             self.upstream = Some(Upstream {
@@ -120,7 +120,7 @@ impl Standalone {
                 session,
                 stream: Stream::Wanted(Instant::now()),
                 pause: FIRST_PAUSE,
-                opened: Some(opened),
+                opened,
             });
         }
     }

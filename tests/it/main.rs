@@ -31,6 +31,7 @@ mod requirements;
 mod rmcp_client;
 mod safety;
 mod store;
+mod streams;
 mod subscriptions;
 mod support;
 mod tls;

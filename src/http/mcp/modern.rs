@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use futures_util::{StreamExt as _, stream as streams};
+use bytes::Bytes;
+use futures_util::stream as streams;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use tokio::time::Instant;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 use tracing::Instrument as _;
 
 use super::{
-    Incoming, about, fail, listen, no_place, refusal,
+    Incoming, about, fail, listen, refusal,
     route::{self, Routed},
-    stream,
+    stream::{self, Held},
 };
 use crate::{
     cache::CacheStatus,
@@ -28,7 +32,7 @@ use crate::{
         error::RpcError,
         header as mcp_header,
         json::{self, RawObject},
-        message::{self, Answer, Request},
+        message::{self, Answer, Request, RequestId},
         method::{self, ListKind},
         param_header::ParamHeaders,
         sse,
@@ -43,6 +47,9 @@ use crate::{
         traces,
     },
 };
+
+/// Events a client that reads slowly may be behind.
+const BACKLOG: usize = 8;
 
 /// Answers a request. `version` is what its envelope names.
 pub(crate) async fn answer(
@@ -251,14 +258,8 @@ impl Modern<'_> {
             headers,
             session: None,
         };
-        let flow = match Flow::begin(&gateway.relay, call).await {
-            Ok(flow) => flow,
-            Err(failed) => {
-                record.failed();
-                return Err(error::relay_failure(&failed, version::Era::Modern));
-            }
-        };
-        self.respond(flow, record).await
+        self.respond(Flow::begin(&gateway.relay, call), record)
+            .await
     }
 
     /// Extensions pass through between modern peers only: a legacy server does
@@ -335,60 +336,125 @@ impl Modern<'_> {
     /// One JSON body when the answer comes first, a stream when something
     /// precedes it or it takes long.
     async fn respond(&self, mut flow: Flow, record: Record) -> Result<Response<Body>, RpcFailure> {
-        let gateway = &self.incoming.gateway;
-        // Waiting for an item may be given up: nothing is lost.
-        let first = match tokio::time::timeout(gateway.config.node.keep_alive, flow.next()).await {
-            Ok(Item::Done(answer)) => {
-                record.answered(&answer);
-                let status = match answer.error_code() {
-                    Some(code) => modern_status(code),
-                    None => StatusCode::OK,
-                };
-                let body = message::response_bytes(&self.request.id, &answer);
-                return Ok(stream::json(status, body));
+        let keep_alive = self.incoming.gateway.config.node.keep_alive;
+        let first = match tokio::time::timeout(keep_alive, flow.next()).await {
+            Ok(Ok(Item::Done(answer))) => return Ok(self.whole(&answer, record)),
+            Ok(Ok(first)) => Some(first),
+            Ok(Err(failed)) => {
+                record.failed();
+                return Err(error::relay_failure(&failed, version::Era::Modern));
             }
-            Ok(Item::Message(first)) => Some(Item::Message(first)),
-            Err(_) => None,
+            Err(_elapsed) => None,
         };
-        self.stream(first, flow, record)
+        match self.incoming.gateway.stream_place() {
+            Ok(held) => Ok(self.stream(first, flow, record, held)),
+            Err(_) => self.without_stream(flow, record).await,
+        }
     }
 
+    /// The answer alone, for which this node needs no place among its streams.
+    async fn without_stream(
+        &self,
+        mut flow: Flow,
+        record: Record,
+    ) -> Result<Response<Body>, RpcFailure> {
+        loop {
+            match flow.next().await {
+                Ok(Item::Message(_)) => {}
+                Ok(Item::Done(answer)) => return Ok(self.whole(&answer, record)),
+                Err(failed) => {
+                    record.failed();
+                    return Err(error::relay_failure(&failed, version::Era::Modern));
+                }
+            }
+        }
+    }
+
+    /// The answer as one JSON body.
+    fn whole(&self, answer: &Answer, record: Record) -> Response<Body> {
+        record.answered(answer);
+        let status = match answer.error_code() {
+            Some(code) => modern_status(code),
+            None => StatusCode::OK,
+        };
+        stream::json(status, message::response_bytes(&self.request.id, answer))
+    }
+
+    /// The flow is carried by a task of its own: a client that does not read
+    /// must not keep the call from ending.
     fn stream(
         &self,
         first: Option<Item>,
         flow: Flow,
         record: Record,
-    ) -> Result<Response<Body>, RpcFailure> {
+        held: Held,
+    ) -> Response<Body> {
         let gateway = &self.incoming.gateway;
-        let id = self.request.id.clone();
-        let items = streams::unfold(Some(flow), |flow| async {
-            let mut flow = flow?;
-            let item = flow.next().await;
-            let rest = if matches!(item, Item::Done(_)) {
-                None
-            } else {
-                Some(flow)
-            };
-            Some((item, rest))
+        let (frames, received) = mpsc::channel(BACKLOG);
+        let (client, ending) = (frames.clone(), gateway.tasks.ending().clone());
+        let sending = Sending {
+            id: self.request.id.clone(),
+            flow,
+            frames,
+        };
+        gateway.tasks.spawn_brief(async move {
+            tokio::select! {
+                () = ending.cancelled() => {}
+                // Dropping the flow cancels the call.
+                () = client.closed() => {}
+                () = sending.run(first, record) => {}
+            }
         });
-        let held = gateway.stream_place().map_err(|error| no_place(&error))?;
-        let mut record = Some(record);
-        let frames = streams::iter(first)
-            .chain(items)
-            .map(move |item| match item {
-                Item::Message(message) => sse::event(None, None, &message),
-                Item::Done(answer) => {
-                    if let Some(record) = record.take() {
-                        record.answered(&answer);
+        let frames = streams::unfold(received, |mut received| async {
+            let frame = received.recv().await?;
+            Some((frame, received))
+        });
+        stream::event_stream(Box::pin(frames), gateway.config.node.keep_alive, held)
+    }
+}
+
+/// What sends the items of a flow to a stream.
+struct Sending {
+    id: RequestId,
+    flow: Flow,
+    frames: mpsc::Sender<Bytes>,
+}
+
+impl Sending {
+    async fn run(mut self, first: Option<Item>, record: Record) {
+        let mut next = first.map(Ok);
+        loop {
+            let item = match next.take() {
+                Some(first) => first,
+                None => self.flow.next().await,
+            };
+            let answer = match item {
+                Ok(Item::Message(message)) => {
+                    if !self.send(&message).await {
+                        return;
                     }
-                    sse::event(None, None, &message::response_bytes(&id, &answer))
+                    continue;
                 }
-            });
-        Ok(stream::event_stream(
-            Box::pin(frames),
-            gateway.config.node.keep_alive,
-            held,
-        ))
+                Ok(Item::Done(answer)) => {
+                    record.answered(&answer);
+                    answer
+                }
+                Err(failed) => {
+                    record.failed();
+                    error::relay_failure(&failed, version::Era::Modern).answer
+                }
+            };
+            let response = message::response_bytes(&self.id, &answer);
+            self.send(&response).await;
+            return;
+        }
+    }
+
+    /// `false` when the client has left or does not read.
+    async fn send(&mut self, message: &[u8]) -> bool {
+        let frame = sse::event(None, None, message);
+        let sent = timeout_at(self.flow.gives_up(), self.frames.send(frame));
+        matches!(sent.await, Ok(Ok(())))
     }
 }
 

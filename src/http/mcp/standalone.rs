@@ -2,9 +2,12 @@
 //! belongs to no request, and the events of broken streams again.
 //!
 //! A session may open several; the newest one on any node gets the messages,
-//! so that each message goes out once.
+//! so that each message goes out once. When it ends, the one before it does.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -21,7 +24,8 @@ use super::{
 };
 use crate::{
     changes,
-    fleet::{Change, Heard, News},
+    fleet::{Change, Heard, Listener, News},
+    gateway::Gateway,
     lists::{Caller, Target},
     mcp::{error::RpcError, header as mcp_header, json, message, method, sse, version::Version},
     relay::{event_log::Replay, standalone::Standalone},
@@ -144,11 +148,13 @@ async fn run(
     let gateway = Arc::clone(&incoming.gateway);
     let mut news = gateway.fleet.listen();
     let mut standalone = Standalone::open(&gateway.relay, &session);
-    let taken = News::StreamTaken {
-        session: session.key.to_string(),
-        stream: standalone.stream().to_string(),
+    let mut turn = Turn {
+        gateway: Arc::clone(&gateway),
+        session: Arc::clone(&session),
+        stream: standalone.stream().to_owned(),
+        newer: BTreeSet::new(),
     };
-    gateway.fleet.tell(taken).await;
+    turn.begin().await;
     if session.version >= Version::V2025_11_25
         && let Some(id) = standalone.open_log().await
     {
@@ -161,13 +167,7 @@ async fn run(
             .ok();
     }
     gateway.watch(&incoming.target);
-    match &incoming.target {
-        Target::One(server) => {
-            let session = legacy::upstream_session(&incoming, &session);
-            standalone.attach(server, session, opening).await;
-        }
-        Target::All => drop(opening),
-    }
+    attach(&mut standalone, &incoming, &session, Some(opening)).await;
     let mut watched = Watched::default();
     watched.follow(&incoming, &session).await;
     loop {
@@ -180,10 +180,18 @@ async fn run(
             }
             heard = news.next() => {
                 let Some(heard) = heard else { return };
-                if is_taken(&heard, &session, standalone.stream()) {
+                if is_revoked(&heard, &session) {
+                    return;
+                }
+                turn.follow(&heard);
+                if turn.is_over() {
                     standalone.fall_silent();
-                    // A newer stream has the session; this one only stays open.
-                    std::future::pending::<()>().await;
+                    if !turn.wait(&mut news).await {
+                        return;
+                    }
+                    attach(&mut standalone, &incoming, &session, None).await;
+                    watched.follow(&incoming, &session).await;
+                    continue;
                 }
                 if concerns(&heard, &session) {
                     watched.follow(&incoming, &session).await;
@@ -204,10 +212,86 @@ async fn run(
     }
 }
 
-fn is_taken(heard: &Heard, session: &Session, own: &str) -> bool {
+/// Listens to the server on the session's behalf.
+async fn attach(
+    standalone: &mut Standalone,
+    incoming: &Incoming,
+    session: &Session,
+    opening: Option<oneshot::Sender<()>>,
+) {
+    if let Target::One(server) = &incoming.target {
+        let session = legacy::upstream_session(incoming, session);
+        standalone.attach(server, session, opening).await;
+    }
+}
+
+/// Which of a session's streams gets its messages. Dropped with its stream.
+struct Turn {
+    gateway: Arc<Gateway>,
+    session: Arc<Session>,
+    stream: String,
+    /// Streams opened after this one that have not ended.
+    newer: BTreeSet<String>,
+}
+
+impl Turn {
+    async fn begin(&self) {
+        let taken = News::StreamTaken {
+            session: self.session.key.to_string(),
+            stream: self.stream.clone(),
+        };
+        self.gateway.fleet.tell(taken).await;
+    }
+
+    fn follow(&mut self, heard: &Heard) {
+        let Heard::News(news) = heard else { return };
+        match &**news {
+            News::StreamTaken { session, stream }
+                if **session == *self.session.key && *stream != self.stream =>
+            {
+                self.newer.insert(stream.clone());
+            }
+            News::StreamEnded { stream, .. } => {
+                self.newer.remove(stream);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a newer stream gets the messages.
+    fn is_over(&self) -> bool {
+        !self.newer.is_empty()
+    }
+
+    /// Waits until it is this stream's turn again; `false`: it never will be.
+    async fn wait(&mut self, news: &mut Listener) -> bool {
+        while self.is_over() {
+            match news.next().await {
+                Some(heard) if !is_revoked(&heard, &self.session) => self.follow(&heard),
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let ended = News::StreamEnded {
+            session: self.session.key.to_string(),
+            stream: std::mem::take(&mut self.stream),
+        };
+        let gateway = Arc::clone(&self.gateway);
+        let tasks = gateway.tasks.clone();
+        tasks.spawn_brief(async move { gateway.fleet.tell(ended).await });
+    }
+}
+
+fn is_revoked(heard: &Heard, session: &Session) -> bool {
     match heard {
-        Heard::News(news) => matches!(&**news, News::StreamTaken { session: key, stream }
-            if **key == *session.key && stream != own),
+        Heard::News(news) => {
+            matches!(&**news, News::Revoked { session: key } if **key == *session.key)
+        }
         Heard::Gap => false,
     }
 }

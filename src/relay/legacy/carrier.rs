@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use super::Item;
 use crate::{
@@ -38,20 +41,31 @@ use crate::{
 pub(super) struct Out {
     items: mpsc::Sender<Item>,
     log: Arc<EventLog>,
+    /// Nobody waits longer for a client that does not read.
+    call_ends: Instant,
 }
+
 impl Out {
-    pub(super) fn new(items: mpsc::Sender<Item>, log: Arc<EventLog>) -> Self {
-        Self { items, log }
+    pub(super) fn new(items: mpsc::Sender<Item>, log: Arc<EventLog>, call_ends: Instant) -> Self {
+        Self {
+            items,
+            log,
+            call_ends,
+        }
+    }
+
+    /// A client that is gone, or reads too late, resumes from the log.
+    async fn send(&self, item: Item) {
+        timeout_at(self.call_ends, self.items.send(item)).await.ok();
     }
 
     async fn message(&self, message: Bytes) {
         let id = self.log.append(&message, false).await;
-        // A client that is gone resumes from the log.
-        self.items.send(Item::Message { id, message }).await.ok();
+        self.send(Item::Message { id, message }).await;
     }
 
     async fn paused(&self, retry: std::time::Duration) {
-        self.items.send(Item::Paused { retry }).await.ok();
+        self.send(Item::Paused { retry }).await;
     }
 
     async fn done(&self, id: &RequestId, answer: Answer, failure: Option<RelayError>) {
@@ -68,7 +82,7 @@ impl Out {
             answer,
             failure,
         };
-        self.items.send(done).await.ok();
+        self.send(done).await;
     }
 }
 
@@ -81,6 +95,13 @@ struct Questions {
     open: HashMap<String, Question>,
     /// A modern server's round: answers by its keys, in order.
     round: Option<Round>,
+}
+
+impl Questions {
+    /// The id that the client knows a question by.
+    fn id(&self, number: &str) -> String {
+        format!("{}.{number}", self.prefix)
+    }
 }
 
 enum Question {
@@ -146,11 +167,13 @@ impl Carrier {
             Err(error) => (Answer::error(&error.to_rpc()), Some(error)),
         };
         let answer = self.shaped(answer);
+        // Its place at the server is free, whenever the client reads this.
+        self.begun = None;
         self.out.done(&self.id, answer, failure).await;
     }
 
     async fn carry(&mut self) -> Result<Answer, RelayError> {
-        let call_ends = Instant::now() + self.relay.settings.max_duration;
+        let call_ends = self.out.call_ends;
         let mut deadline = Instant::now() + self.call.server.timeout;
         self.begin(deadline.min(call_ends)).await?;
         loop {
@@ -158,9 +181,15 @@ impl Carrier {
                 Next::Event(event) => match event? {
                     Event::Notification(message) => {
                         if is_progress(&message) {
-                            deadline = Instant::now() + self.call.server.timeout;
+                            // An open question may have more time than that.
+                            deadline = deadline.max(Instant::now() + self.call.server.timeout);
                         }
-                        if self.wants(&message) {
+                        if let Some(taken_back) = self.taken_back(&message) {
+                            self.out.message(taken_back).await;
+                            if self.questions.open.is_empty() {
+                                deadline = Instant::now() + self.call.server.timeout;
+                            }
+                        } else if self.wants(&message) {
                             self.out.message(message).await;
                         }
                     }
@@ -262,8 +291,38 @@ impl Carrier {
             | method::PROMPTS_CHANGED
             | method::RESOURCES_CHANGED
             | method::RESOURCE_UPDATED => &*self.session.endpoint != MERGED,
+            // What it cancels was not asked here.
+            method::CANCELLED => false,
             _ => true,
         }
+    }
+
+    /// The server cancels a question of its own: the question is closed, and
+    /// the client is told by the id it knows.
+    fn taken_back(&mut self, bytes: &[u8]) -> Option<Bytes> {
+        if self.questions.open.is_empty() {
+            return None;
+        }
+        let Ok(Message::Notification(notification)) = message::parse_message(bytes) else {
+            return None;
+        };
+        if notification.method != method::CANCELLED {
+            return None;
+        }
+        let mut params = RawObject::parse(notification.params?).ok()?;
+        let cancelled = params.get("requestId")?.get();
+        let is_meant = |question: &Question| matches!(question, Question::OfExchange(id) if id.as_raw().get() == cancelled);
+        let open = &mut self.questions.open;
+        let number = open
+            .iter()
+            .find(|(_, question)| is_meant(question))?
+            .0
+            .clone();
+        open.remove(&number);
+        params.set("requestId", json::raw_str(&self.questions.id(&number)));
+        let mut message = Vec::new();
+        message::write_notification(&mut message, method::CANCELLED, Some(&params.to_raw()));
+        Some(message.into())
     }
 
     /// Sends a question to the client as a request on the call's stream.
@@ -275,10 +334,11 @@ impl Carrier {
         }
         let number = self.questions.next;
         self.questions.next += 1;
-        let id = RequestId::new_string(&format!("{}.{number}", self.questions.prefix));
+        let number = number.to_string();
+        let id = RequestId::new_string(&self.questions.id(&number));
         let mut message = Vec::new();
         message::write_request(&mut message, &id, method, params);
-        self.questions.open.insert(number.to_string(), question);
+        self.questions.open.insert(number, question);
         self.out.message(message.into()).await;
     }
 

@@ -10,6 +10,7 @@ use crate::support::{
     fake_server::{Contents, FakeServer, SESSIONS, Speaks, call::Outcome},
     legacy_client::legacy,
     node::{Setup, TestCluster, node_with},
+    wire::Reply,
 };
 
 #[tokio::test]
@@ -27,6 +28,64 @@ async fn g83_a_get_that_is_not_for_events_is_answered_405() {
         let reply = bare(&node, "GET", "/mcp/up", headers).await;
         assert_eq!(reply.status, 405, "{headers:?}");
         assert!(reply.header("allow").is_some(), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn g83_no_head_opens_a_stream() {
+    let (node, _server) = node_with(Speaks::Modern).await;
+    let session = legacy("2025-11-25").open(&node).await;
+    let headers = [
+        ("mcp-session-id", session.id.as_str()),
+        ("accept", "text/event-stream"),
+    ];
+    for path in ["/mcp/up", "/mcp", "/sse/up", "/sse"] {
+        let reply = bare(&node, "HEAD", path, &headers).await;
+        assert_eq!(reply.status, 405, "{path}");
+        assert!(reply.header("allow").is_some(), "{path}");
+    }
+}
+
+/// Waits until a change of a resource is told on that stream.
+async fn hears(stream: &mut Reply, server: &FakeServer) {
+    let hearing =
+        async { while stream.message().await["method"] != "notifications/resources/updated" {} };
+    tokio::pin!(hearing);
+    loop {
+        let telling = async {
+            server.resource_updated("doc://a").await;
+            // What is told before the stream has its turn is told to nobody.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        tokio::select! {
+            () = &mut hearing => return,
+            () = telling => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn g84_when_the_newest_stream_ends_the_one_before_gets_the_messages() {
+    for speaks in BOTH {
+        let server = FakeServer::start(speaks).await;
+        let cluster = TestCluster::pair(Setup::up(&server)).await;
+        let here = legacy("2025-06-18").open(cluster.a()).await;
+        let there = here.through(cluster.b());
+        here.result("resources/subscribe", json!({"uri": "doc://a"}))
+            .await;
+        let mut one = here.stream().await;
+        let mut two = there.stream().await;
+        let mut three = here.stream().await;
+        let four = there.stream().await;
+        drop(four);
+        hears(&mut three, &server).await;
+        // One that ends out of turn changes nothing.
+        drop(one);
+        hears(&mut three, &server).await;
+        drop(three);
+        hears(&mut two, &server).await;
+        one = here.stream().await;
+        hears(&mut one, &server).await;
     }
 }
 

@@ -232,6 +232,7 @@ async fn g80_delete_ends_a_session_on_all_nodes() {
         let params = json!({"name": "wait", "_meta": {"progressToken": 1}});
         let mut running = there.open(json!(99), "tools/call", params).await;
         running.message().await;
+        let standing = [here.stream().await, there.stream().await];
         let waiting = there.through(cluster.b());
         let params = json!({"name": "wait"});
         let waiting =
@@ -244,6 +245,11 @@ async fn g80_delete_ends_a_session_on_all_nodes() {
         })
         .await;
         assert_eq!(there.stream().await.status, 404);
+        // Streams that stand open end too.
+        for stream in standing {
+            assert_eq!(stream.status, 200);
+            stream.answered().await;
+        }
         // Its calls end, and the server's session with it.
         let told = running.answered().await;
         assert_eq!(told.response["id"], 99, "{}", told.text);

@@ -256,6 +256,36 @@ async fn g44_legacy_clients_get_their_token_back_too() {
 }
 
 #[tokio::test]
+async fn g44_a_retry_gets_progress_under_its_own_token() {
+    for speaks in BOTH {
+        let (node, _server) = scripted(speaks, |call| async move {
+            if !call.is_modern() {
+                call.ask("elicitation/create", scripts::question()).await;
+            } else if call.request.params().get("inputResponses").is_none() {
+                return scripts::standard(call).await;
+            }
+            call.progress(1.0);
+            Outcome::text("done")
+        })
+        .await;
+        let request = call("ask", json!({})).capabilities(json!({"elicitation": {"form": {}}}));
+        let first = request.clone().meta("progressToken", json!("first"));
+        let asked = first.result(&node).await;
+        let questions = asked["inputRequests"].as_object().expect("questions");
+        let key = questions.keys().next().expect("a question");
+        let answers = json!({key: {"action": "accept", "content": {"name": "Ann"}}});
+        let state = &asked["requestState"];
+        let retry = request
+            .params(json!({"inputResponses": answers, "requestState": state}))
+            .meta("progressToken", json!("second"));
+        let answered = retry.send(&node).await;
+        let expected = [(json!("second"), 1.0)];
+        assert_eq!(progress(&answered.messages), expected, "{speaks:?}");
+        answered.result();
+    }
+}
+
+#[tokio::test]
 async fn g45_ids_and_tokens_of_two_clients_do_not_meet_at_the_server() {
     for speaks in BOTH {
         let (node, server) = node_with(speaks).await;

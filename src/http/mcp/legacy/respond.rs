@@ -1,4 +1,5 @@
-//! What a POST is answered with: JSON when responses are all there is, else a stream.
+//! What a POST is answered with: JSON when responses are all there is, else a
+//! stream, as far as the node has a place for another one.
 
 use std::time::Duration;
 
@@ -9,11 +10,17 @@ use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 use tokio::time::Instant;
 
 use super::{
-    super::{Incoming, refuse, stream},
+    super::{Incoming, stream},
     Out, Work,
 };
 use crate::{
-    mcp::{sse, version::Version},
+    gateway::Gateway,
+    mcp::{
+        error::RpcError,
+        message::{self, Answer, Message},
+        sse,
+        version::Version,
+    },
     session::Session,
 };
 
@@ -32,27 +39,45 @@ pub(super) async fn respond(
     let mut outs = streams::select_all(works.into_iter().map(|work| work.outs));
     let mut responses = Vec::new();
     let wants_json = !prefers_stream(&incoming.headers);
-    let give_up = Instant::now() + keep_alive;
-    let first = loop {
-        match tokio::time::timeout_at(give_up, outs.next()).await {
+    let mut give_up = Some(Instant::now() + keep_alive);
+    let (first, held) = loop {
+        let next = match give_up {
+            Some(give_up) => tokio::time::timeout_at(give_up, outs.next()).await,
+            None => Ok(outs.next().await),
+        };
+        let is_over = matches!(next, Ok(None));
+        let first = match next {
             Ok(Some(Out::Response {
                 message,
                 retry_after,
                 ..
-            })) => responses.push((message, retry_after)),
+            })) => {
+                responses.push((message, retry_after));
+                continue;
+            }
             Ok(Some(Out::Gone { message })) if !is_batch => {
                 return stream::json(StatusCode::NOT_FOUND, message);
             }
-            Ok(Some(Out::Gone { message })) => responses.push((message, None)),
-            Ok(Some(Out::Paused { .. })) if !can_pause => {}
-            Ok(Some(other)) => break Some(other),
+            Ok(Some(Out::Gone { message })) => {
+                responses.push((message, None));
+                continue;
+            }
+            Ok(Some(Out::Paused { .. })) if !can_pause => continue,
+            Ok(Some(other)) => Some(other),
             Ok(None) if wants_json => return json_responses(&responses, is_batch),
-            Ok(None) | Err(_) => break None,
+            Ok(None) | Err(_) => None,
+        };
+        match gateway.stream_place() {
+            Ok(held) => break (first, held),
+            Err(_) if is_over => return json_responses(&responses, is_batch),
+            // The calls run: their responses alone need no place.
+            Err(error) => {
+                give_up = None;
+                if let Some(Out::Message { message, .. }) = first {
+                    decline(gateway, session, &message, &error).await;
+                }
+            }
         }
-    };
-    let held = match gateway.stream_place() {
-        Ok(held) => held,
-        Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error),
     };
     let priming = match (session.version >= Version::V2025_11_25, log) {
         (true, Some(log)) => log.open().await.map(|id| sse::event(Some(&id), None, b"")),
@@ -91,6 +116,18 @@ pub(super) async fn respond(
         keep_alive,
         held,
     )
+}
+
+/// Answers a question that the client cannot be asked.
+async fn decline(gateway: &Gateway, session: &Session, message: &[u8], why: &RpcError) {
+    let Ok(Message::Request(question)) = message::parse_message(message) else {
+        return;
+    };
+    let relay = &gateway.relay;
+    let declined = relay.deliver_answer(session, &question.id, Answer::error(why));
+    if let Err(error) = declined.await {
+        tracing::debug!(%error, "a question could not be declined");
+    }
 }
 
 /// Whether the client names event streams before JSON.
