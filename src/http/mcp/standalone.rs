@@ -183,6 +183,12 @@ async fn run(
                 if is_revoked(&heard, &session) {
                     return;
                 }
+                // The node may have forgotten the session since it is held here,
+                // or not have heard what became of it.
+                let is_concerned = concerns(&heard, &session);
+                if is_concerned && !gateway.sessions.reload(&session).await {
+                    return;
+                }
                 turn.follow(&heard);
                 if turn.is_over() {
                     standalone.fall_silent();
@@ -193,7 +199,7 @@ async fn run(
                     watched.follow(&incoming, &session).await;
                     continue;
                 }
-                if concerns(&heard, &session) {
+                if is_concerned {
                     watched.follow(&incoming, &session).await;
                 }
                 if standalone.hears_for_itself() {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{BOTH, SESSION_VERSIONS};
 use crate::support::{
     client::{bare, call},
+    eventually,
     fake_server::{Contents, FakeServer, SESSIONS, Speaks, call::Outcome},
     legacy_client::legacy,
     node::{Setup, TestCluster, node_with},
@@ -62,6 +63,25 @@ async fn hears(stream: &mut Reply, server: &FakeServer) {
             () = telling => {}
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_hears_of_what_is_subscribed_to_after_its_node_missed_news() {
+    let server = FakeServer::start(Speaks::Modern).await;
+    let cluster = TestCluster::pair(Setup::up(&server)).await;
+    let session = legacy("2025-06-18").open(cluster.a()).await;
+    let mut stream = session.stream().await;
+    let listeners = || cluster.redis.cli(&["client", "list", "type", "pubsub"]);
+    let before = listeners();
+    cluster.redis.cli(&["client", "kill", "type", "pubsub"]);
+    eventually("the nodes listen again", async || {
+        let now = listeners();
+        now.lines().count() == before.lines().count() && now != before
+    })
+    .await;
+    let uri = json!({"uri": "doc://a"});
+    session.result("resources/subscribe", uri).await;
+    hears(&mut stream, &server).await;
 }
 
 #[tokio::test]
