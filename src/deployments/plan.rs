@@ -236,8 +236,7 @@ impl Planner<'_> {
         let mut worth: Vec<_> = surplus
             .iter()
             .filter(|one| self.is_ready(one) || self.past(one).served)
-            // What ends, or has ended, because it was to is not what has to serve.
-            .filter(|one| one.life != Life::Going && !self.past(one).told_to_stop)
+            .filter(|one| one.life != Life::Going && !self.is_stopped(one))
             .collect();
         worth.sort_by_key(|one| (!self.is_ready(one), one.ordinal, &one.name));
         let kept = worth.into_iter().take(needed);
@@ -294,6 +293,13 @@ impl Planner<'_> {
             Some(withdrawn) => Some(withdrawn + drain),
             None => Some(self.now),
         }
+    }
+
+    /// Whether it ends, or has ended, because it was to: it does not have to
+    /// serve, unless it was wanted again meanwhile and does.
+    fn is_stopped(&self, one: &Seen) -> bool {
+        let past = self.past(one);
+        past.told_to_stop && !(past.routed && self.is_ready(one))
     }
 
     fn is_ready(&self, one: &Seen) -> bool {
