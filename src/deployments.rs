@@ -256,7 +256,7 @@ impl Deployments {
         let orphans = known
             .records
             .values()
-            .filter(|record| record.phase == Phase::Orphaned || !self.table.is_read());
+            .filter(|record| self.is_orphan(record));
         let names: BTreeSet<_> = known
             .wanted
             .keys()
@@ -265,11 +265,19 @@ impl Deployments {
         names.into_iter().map(|name| known.view(name)).collect()
     }
 
+    /// Whether it runs, as far as is known, and nothing says that it should.
+    fn is_orphan(&self, record: &Record) -> bool {
+        record.phase == Phase::Orphaned || !self.table.is_read()
+    }
+
     /// The deployment of that name.
     #[must_use]
     pub fn one(&self, name: &str) -> Option<View> {
-        let all = self.all();
-        all.into_iter().find(|view| view.name == name)
+        let known = self.known();
+        let record = known.records.get(name);
+        let is_there =
+            known.wanted.contains_key(name) || record.is_some_and(|record| self.is_orphan(record));
+        is_there.then(|| known.view(name))
     }
 
     /// The servers that were made from a template.

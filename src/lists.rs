@@ -343,13 +343,12 @@ impl Lists {
         let Listing::Read(read) = &*served.value else {
             return Err(foreign(server, method));
         };
-        if !read.is_complete() {
-            // What the server asks, it asks whoever can answer.
-            self.not_kept.insert(slot, ());
-            return Ok(None);
-        }
         if served.status == CacheStatus::Bypass {
             self.not_kept.insert(slot, ());
+            // What the server asks, it asks whoever can answer.
+            if !read.is_complete() {
+                return Ok(None);
+            }
         }
         let keeping = keeping(&served);
         let own = description.server_info.as_deref();

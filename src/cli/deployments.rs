@@ -153,9 +153,7 @@ pub(super) async fn list(args: NodeArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn stop(args: StopArgs) -> Result<(), Failure> {
-    let body = args
-        .timeout
-        .map_or_else(|| json!({}), |timeout| json!({"timeout": timeout}));
+    let body = json!({"timeout": args.timeout});
     change(args.one, "stop", body, Until::Stopped).await
 }
 

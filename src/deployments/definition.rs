@@ -35,7 +35,7 @@ pub struct Definition {
     pub generation_nonce: String,
     /// How often it was deployed again, unchanged, because it had failed: the
     /// same is tried anew, at once.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub attempt: u32,
     /// It was read from the labels of containers that nothing else said
     /// anything of: the hash of what they run. Its secrets are lost.
@@ -44,7 +44,7 @@ pub struct Definition {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_none(attempt: &u32) -> bool {
+fn is_zero(attempt: &u32) -> bool {
     *attempt == 0
 }
 

@@ -15,7 +15,7 @@ mod tests;
 
 use std::{error::Error, fmt::Write as _, time::Duration};
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 
 pub(crate) use self::absent::Absent;
 pub use self::{
@@ -36,7 +36,14 @@ use crate::{
 };
 
 /// When to come back after having been turned away.
-const SOON: Duration = Duration::from_secs(1);
+pub(crate) const SOON: Duration = Duration::from_secs(1);
+
+/// Says when to come back, in whole seconds.
+pub(crate) fn set_retry_after(headers: &mut HeaderMap, after: Option<Duration>) {
+    if let Some(after) = after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+    }
+}
 
 /// Why an MCP request failed, for whoever writes the response.
 #[derive(Debug, Clone)]

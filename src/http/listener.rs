@@ -6,7 +6,6 @@
 mod connection;
 
 use std::{
-    convert::Infallible,
     io,
     net::SocketAddr,
     sync::{
@@ -16,8 +15,6 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
-use http::{Request, Response};
 use hyper_util::server::conn::auto;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -26,9 +23,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
 
-pub use connection::Peer;
+pub use connection::{App, Peer};
 
 use crate::{
     lifecycle::Tasks,
@@ -81,11 +77,7 @@ pub async fn serve<S>(
     tasks: Tasks,
     metrics: Arc<Metrics>,
 ) where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
+    S: App,
 {
     let stopping = tasks.stopping().clone();
     let mut door = Door {
@@ -156,11 +148,7 @@ struct Door<S> {
 
 impl<S> Door<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
+    S: App,
 {
     /// Accepts and serves until dropped.
     async fn admit(&mut self, listener: &TcpListener, group: &Group) {

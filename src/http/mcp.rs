@@ -10,7 +10,7 @@ use axum::{
     extract::{Path, Request, State},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 
 use crate::{
     gateway::Gateway,
@@ -247,12 +247,7 @@ pub(crate) fn refuse(
 /// A failure as a whole response.
 pub(crate) fn fail(id: &RequestId, failure: &RpcFailure) -> Response<Body> {
     let mut response = stream::json(failure.status, message::response_bytes(id, &failure.answer));
-    if let Some(after) = failure.retry_after {
-        response.headers_mut().insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(after.as_secs().max(1)),
-        );
-    }
+    error::set_retry_after(response.headers_mut(), failure.retry_after);
     response
 }
 

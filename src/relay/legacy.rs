@@ -5,7 +5,8 @@
 //! waits for its answer, and goes on as a task of its own when that one goes
 //! away, when there is more than an answer to send, or when it takes long. What
 //! it sends is also written to the stream's log as soon as there is more than
-//! one answer to send, so that the client can resume on any node. Answers to questions come back through a mailbox, from any node.
+//! one answer to send, so that the client can resume on any node. Answers to
+//! questions come back through a mailbox, from any node.
 
 mod beside;
 mod carrier;
@@ -24,9 +25,8 @@ use self::{
     carrier::{Carrier, Out},
     running::{Cancelled, Listed},
 };
-use super::{Call, Relay, RelayError, event_log::EventLog, room::Room};
+use super::{Call, Relay, RelayError, event_log::EventLog};
 use crate::{
-    lifecycle::Tasks,
     mcp::message::{Answer, RequestId},
     session::Session,
 };
@@ -73,10 +73,9 @@ pub struct Flow {
     carrier: Option<BoxFuture<'static, ()>>,
     cancelled: Cancelled,
     begun: Instant,
-    room: Room,
+    relay: Arc<Relay>,
     /// Of its parameters.
     bytes: usize,
-    tasks: Tasks,
     span: Span,
 }
 
@@ -119,11 +118,14 @@ impl Flow {
 
     /// Lets the call go on by itself, where the node has room for it.
     fn detach(&mut self) {
-        let ending = self.tasks.ending().clone();
-        let Some(carrier) = self.carrier.take().filter(|_| !ending.is_cancelled()) else {
+        let Some(carrier) = self.carrier.take() else {
             return;
         };
-        let Some(place) = self.room.place(self.bytes) else {
+        let ending = self.relay.tasks.ending().clone();
+        if ending.is_cancelled() {
+            return;
+        }
+        let Some(place) = self.relay.room.place(self.bytes) else {
             self.carrier = Some(carrier);
             return;
         };
@@ -134,7 +136,8 @@ impl Flow {
                 () = carrier => {}
             }
         };
-        self.tasks
+        self.relay
+            .tasks
             .spawn_brief(carried.instrument(self.span.clone()));
     }
 
@@ -177,10 +180,9 @@ pub fn begin(relay: &Arc<Relay>, session: &Arc<Session>, id: &RequestId, call: C
         log,
         carrier: Some(carrier),
         cancelled,
-        room: relay.room.clone(),
+        relay: Arc::clone(relay),
         bytes,
         begun: now,
-        tasks: relay.tasks.clone(),
         span: Span::current(),
     }
 }

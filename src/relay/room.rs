@@ -15,8 +15,8 @@ const ALL: usize = 128 * 1024 * 1024;
 /// Permits are of so many bytes.
 const UNIT: usize = 1024;
 
-/// The room of a node. Clones share it.
-#[derive(Debug, Clone)]
+/// The room of a node.
+#[derive(Debug)]
 pub(crate) struct Room(Arc<Semaphore>);
 
 /// A place, given back when dropped.

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
+use http::{Response, StatusCode};
 
-use super::{RestError, SOON, unknown_server_message};
+use super::{RestError, SOON, set_retry_after, unknown_server_message};
 use crate::{
     deployments::record::Phase, gateway::Gateway, http::mcp::refuse, mcp::error::RpcError,
 };
@@ -47,10 +47,7 @@ impl Absent {
             _ => RpcError::internal(self.message),
         };
         let mut response = refuse(self.status, None, &error);
-        if let Some(after) = self.retry_after {
-            let after = HeaderValue::from(after.as_secs().max(1));
-            response.headers_mut().insert(RETRY_AFTER, after);
-        }
+        set_retry_after(response.headers_mut(), self.retry_after);
         response
     }
 }

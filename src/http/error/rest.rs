@@ -6,12 +6,9 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::{
-    HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
-use super::{Blame, unknown_server_message};
+use super::{Blame, set_retry_after, unknown_server_message};
 use crate::{
     mcp::{
         Raw,
@@ -118,9 +115,7 @@ impl IntoResponse for RestError {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(after) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
-        }
+        set_retry_after(headers, self.retry_after);
         response
     }
 }

@@ -85,6 +85,27 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
+/// What requests are handed to.
+pub trait App:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> App for S where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static
+{
+}
+
 /// What is known of a connection while requests come. Its own, so that no
 /// counter is shared with the other connections.
 struct Talk {
@@ -107,11 +128,7 @@ pub(super) struct Visit<S> {
 /// Serves `stream` until either side ends it.
 pub(super) async fn serve<S>(stream: TcpStream, tls: Option<TlsAcceptor>, visit: Visit<S>)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
+    S: App,
 {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::trace!(%error, "a connection is already gone");
@@ -134,11 +151,7 @@ where
 
 async fn speak_http<S, I>(stream: I, visit: Visit<S>, deadline: Instant)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
+    S: App,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Visit {

@@ -1,6 +1,7 @@
 //! Real sockets on loopback; time is real too, so the waits are short.
 
 use axum::{Router, routing::get};
+use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use tokio::{

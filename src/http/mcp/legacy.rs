@@ -239,9 +239,7 @@ pub(crate) async fn answered(
                 "the node that asked cannot be reached now: send the answer again",
             );
             let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
-            response
-                .headers_mut()
-                .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+            error::set_retry_after(response.headers_mut(), Some(error::SOON));
             response
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream as streams};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -26,6 +26,7 @@ use crate::{
     changes,
     fleet::{Change, Heard, Listener, News},
     gateway::Gateway,
+    http::error::{SOON, set_retry_after},
     lists::{Caller, Target},
     mcp::{error::RpcError, header as mcp_header, json, message, method, sse, version::Version},
     relay::{event_log::Replay, standalone::Standalone},
@@ -84,8 +85,7 @@ fn not_now(error: &StoreError) -> Response<Body> {
     tracing::warn!(%error, "a stream cannot be resumed now");
     let error = RpcError::internal("streams cannot be resumed now: try again");
     let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, None, &error);
-    let soon = HeaderValue::from_static("1");
-    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    set_retry_after(response.headers_mut(), Some(SOON));
     response
 }
 
@@ -192,7 +192,8 @@ async fn run(
                 turn.follow(&heard);
                 if turn.is_over() {
                     standalone.fall_silent();
-                    if !turn.wait(&mut news).await {
+                    // What it did not listen to meanwhile may concern it.
+                    if !turn.wait(&mut news).await || !gateway.sessions.reload(&session).await {
                         return;
                     }
                     attach(&mut standalone, &incoming, &session, None).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream as streams};
-use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
+use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     gateway::Gateway,
+    http::error::set_retry_after,
     mcp::{
         error::RpcError,
         message::{self, Answer, Message},
@@ -143,10 +144,9 @@ fn json_responses(responses: &[(Bytes, Option<Duration>)], is_batch: bool) -> Re
     match (is_batch, responses) {
         (_, []) => stream::empty(StatusCode::ACCEPTED),
         (false, [(response, None), ..]) => stream::json(StatusCode::OK, response.clone()),
-        (false, [(response, Some(after)), ..]) => {
+        (false, [(response, after), ..]) => {
             let mut turned_away = stream::json(StatusCode::SERVICE_UNAVAILABLE, response.clone());
-            let after = HeaderValue::from(after.as_secs().max(1));
-            turned_away.headers_mut().insert(RETRY_AFTER, after);
+            set_retry_after(turned_away.headers_mut(), *after);
             turned_away
         }
         (true, responses) => {
